@@ -1,0 +1,56 @@
+"""Where an agent keeps what it owns, and what it was told to do."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from policy_engine.model import Parser
+
+RUN_ROOT = Path("/run/sidegate")
+
+
+@dataclass(frozen=True, slots=True)
+class AgentConfig:
+    """``resources`` is the directory of YAML to enforce, None for none.
+
+    ``devices`` are the uplinks, by name; peers beyond them are remote. ``workers`` is Envoy's
+    concurrency. ``module`` is the library that Envoy loads.
+    """
+
+    node: str = "default"
+    run_dir: Path = RUN_ROOT / "default"
+    resources: Path | None = None
+    devices: tuple[str, ...] = ()
+    proxy_ports: dict[Parser, int] = field(
+        default_factory=lambda: {Parser.HTTP: 15001, Parser.KAFKA: 15002}
+    )
+    workers: int = 2
+    module: Path = Path(__file__).parent.parent / "l7_proxy_ext" / "lib" / "libsidegate.so"
+
+    @property
+    def agent_socket(self) -> Path:
+        return self.run_dir / "agent.sock"
+
+    @property
+    def xds_socket(self) -> Path:
+        return self.run_dir / "xds.sock"
+
+    @property
+    def bpf_dir(self) -> Path:
+        return self.run_dir / "bpf"
+
+    @property
+    def envoy_dir(self) -> Path:
+        return self.run_dir / "envoy"
+
+    @property
+    def state_dir(self) -> Path:
+        return self.run_dir / "state"
+
+
+def run_dir_of(node: str) -> Path:
+    """The run directory of a node, or what ``SIDEGATE_RUN_DIR`` says."""
+    override = os.environ.get("SIDEGATE_RUN_DIR")
+    return Path(override) if override else RUN_ROOT / node
