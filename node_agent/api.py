@@ -1,0 +1,179 @@
+"""The agent's REST API on its Unix socket: thin routes over :class:`node_agent.agent.Agent`.
+
+Errors are ``{"error": text}`` with the field and the remedy in the text. Streams are NDJSON.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from node_agent.endpoints import BadEndpoint
+from node_agent.trace import BadTrace
+
+if TYPE_CHECKING:
+    from node_agent.agent import Agent
+
+
+async def _body(request: Request) -> Any:
+    try:
+        return await request.json()
+    except ValueError as error:
+        raise HTTPException(400, f"body: not JSON: {error}") from None
+
+
+def _ndjson(items: AsyncIterator[Any]) -> StreamingResponse:
+    async def lines() -> AsyncIterator[bytes]:
+        async for item in items:
+            yield json.dumps(item, separators=(",", ":")).encode() + b"\n"
+
+    return StreamingResponse(lines(), media_type="application/x-ndjson")
+
+
+def _required(value: Any, what: str) -> Any:
+    if value is None:
+        raise HTTPException(404, f"{what}: there is none")
+    return value
+
+
+class Routes:
+    """One method per route."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+
+    async def healthz(self, _: Request) -> Response:
+        return JSONResponse({"ok": True})
+
+    async def version(self, _: Request) -> Response:
+        return JSONResponse(self._agent.version())
+
+    async def status(self, _: Request) -> Response:
+        return JSONResponse(await self._agent.status())
+
+    async def metrics(self, _: Request) -> Response:
+        return PlainTextResponse(self._agent.metrics(), media_type="text/plain; version=0.0.4")
+
+    async def endpoints(self, _: Request) -> Response:
+        return JSONResponse({"items": self._agent.endpoint_list()})
+
+    async def endpoint(self, request: Request) -> Response:
+        found = self._agent.endpoint_get(request.path_params["id"])
+        return JSONResponse(_required(found, f"endpoint {request.path_params['id']}"))
+
+    async def put_endpoint(self, request: Request) -> Response:
+        body = await _body(request)
+        if isinstance(body, dict):
+            body.setdefault("container_id", request.path_params["id"])
+        record = await self._agent.add_endpoint(body)
+        return JSONResponse({"endpoint_id": record.id, "identity": record.identity}, 201)
+
+    async def delete_endpoint(self, request: Request) -> Response:
+        await self._agent.remove_endpoint(request.path_params["id"])
+        return JSONResponse({})
+
+    async def identities(self, _: Request) -> Response:
+        return JSONResponse({"items": self._agent.identity_list()})
+
+    async def resources(self, request: Request) -> Response:
+        query = request.query_params
+        items = self._agent.resource_list(
+            query.get("kind"), query.get("namespace"), query.get("name")
+        )
+        return JSONResponse({"items": items})
+
+    async def apply(self, request: Request) -> Response:
+        body = await _body(request)
+        objects = body.get("objects") if isinstance(body, dict) else None
+        if not isinstance(objects, list):
+            raise HTTPException(400, "objects: a list of manifests is required")
+        return JSONResponse({"results": await self._agent.apply(objects)})
+
+    async def delete(self, request: Request) -> Response:
+        body = await _body(request)
+        objects = body.get("objects") if isinstance(body, dict) else None
+        if not isinstance(objects, list):
+            raise HTTPException(400, "objects: a list of objects with kind and name is required")
+        return JSONResponse({"results": await self._agent.delete(objects)})
+
+    async def pod_status(self, request: Request) -> Response:
+        params = request.path_params
+        self._agent.set_pod_status(params["namespace"], params["name"], await _body(request))
+        return JSONResponse({})
+
+    async def policy(self, request: Request) -> Response:
+        wanted = request.query_params.get("endpoint")
+        return JSONResponse({"items": self._agent.policy_list(wanted)})
+
+    async def trace(self, request: Request) -> Response:
+        return JSONResponse(self._agent.trace(await _body(request)))
+
+    async def maps(self, _: Request) -> Response:
+        return JSONResponse({"items": self._agent.map_list()})
+
+    async def map_rows(self, request: Request) -> Response:
+        rows = self._agent.map_rows(request.path_params["name"])
+        return JSONResponse({"rows": _required(rows, f"map {request.path_params['name']}")})
+
+    async def flows(self, request: Request) -> Response:
+        return _ndjson(self._agent.flows(dict(request.query_params)))
+
+    async def watch(self, request: Request) -> Response:
+        return _ndjson(self._agent.watch(request.query_params.get("kind")))
+
+    async def envoy(self, request: Request) -> Response:
+        return JSONResponse(await self._agent.envoy_admin(request.path_params["what"]))
+
+
+def application(agent: Agent) -> Starlette:
+    """The whole API as an ASGI application."""
+    routes = Routes(agent)
+    table: list[tuple[str, str, Callable[[Request], Any]]] = [
+        ("GET", "/v1/healthz", routes.healthz),
+        ("GET", "/v1/version", routes.version),
+        ("GET", "/v1/status", routes.status),
+        ("GET", "/metrics", routes.metrics),
+        ("GET", "/v1/endpoints", routes.endpoints),
+        ("GET", "/v1/endpoints/{id}", routes.endpoint),
+        ("PUT", "/v1/endpoints/{id}", routes.put_endpoint),
+        ("DELETE", "/v1/endpoints/{id}", routes.delete_endpoint),
+        ("GET", "/v1/identities", routes.identities),
+        ("GET", "/v1/resources", routes.resources),
+        ("PUT", "/v1/resources/pods/{namespace}/{name}/status", routes.pod_status),
+        ("POST", "/v1/apply", routes.apply),
+        ("POST", "/v1/delete", routes.delete),
+        ("GET", "/v1/policy", routes.policy),
+        ("POST", "/v1/policy/trace", routes.trace),
+        ("GET", "/v1/maps", routes.maps),
+        ("GET", "/v1/maps/{name}", routes.map_rows),
+        ("GET", "/v1/flows", routes.flows),
+        ("GET", "/v1/watch", routes.watch),
+        ("GET", "/v1/envoy/{what}", routes.envoy),
+    ]
+
+    async def refused(_: Request, error: Exception) -> Response:
+        return JSONResponse({"error": str(error)}, 400)
+
+    async def http_error(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return JSONResponse({"error": error.detail}, error.status_code)
+
+    async def failed(_: Request, error: Exception) -> Response:
+        return JSONResponse({"error": f"{type(error).__name__}: {error}"}, 500)
+
+    return Starlette(
+        routes=[Route(path, handler, methods=[method]) for method, path, handler in table],
+        exception_handlers={
+            BadEndpoint: refused,
+            BadTrace: refused,
+            HTTPException: http_error,
+            Exception: failed,
+        },
+    )
