@@ -1,0 +1,83 @@
+"""What a benchmark writes, and how two things are compared."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+ROUNDS = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One entry of ``bench/results/latest.json``.
+
+    ``spread`` is (smallest, largest) over the rounds. ``against`` names what it is measured against.
+    ``bar`` is text such as ">= 0.97" or "" for a figure that is only reported; ``met`` then is None.
+    """
+
+    name: str
+    value: float
+    unit: str
+    spread: tuple[float, float]
+    rounds: int
+    against: str
+    bar: str = ""
+    met: bool | None = None
+
+
+def figure(
+    name: str, values: Sequence[float], unit: str, *, against: str = "", bar: str = ""
+) -> Figure:
+    """The median of ``values`` judged by ``bar`` ("<op> <number>" with op one of >=, <=, ==)."""
+    value = statistics.median(values)
+    return Figure(
+        name=name,
+        value=round(value, 4),
+        unit=unit,
+        spread=(round(min(values), 4), round(max(values), 4)),
+        rounds=len(values),
+        against=against,
+        bar=bar,
+        met=meets(value, bar),
+    )
+
+
+def meets(value: float, bar: str) -> bool | None:
+    """Whether ``value`` is within ``bar``; None without a bar."""
+    if not bar:
+        return None
+    operator, _, number = bar.partition(" ")
+    tests: dict[str, Callable[[float, float], bool]] = {
+        ">=": float.__ge__,
+        "<=": float.__le__,
+        "==": float.__eq__,
+    }
+    return tests[operator](float(value), float(number))
+
+
+def interleaved(
+    a: Callable[[], float], b: Callable[[], float], rounds: int = ROUNDS
+) -> list[float]:
+    """Ratios a/b of ``rounds`` pairs run A/B/A/B, after one pair that is not counted.
+
+    The order within a pair alternates, so that a drift of the machine cancels out.
+    """
+    a(), b()
+    ratios = []
+    for number in range(rounds):
+        if number % 2:
+            second, first = b(), a()
+        else:
+            first, second = a(), b()
+        ratios.append(first / second)
+    return ratios
+
+
+def write(figures: Sequence[Figure], path: Path) -> None:
+    """Write the list that all benchmarks share the form of."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps([asdict(f) for f in figures], indent=2) + "\n")
