@@ -1,0 +1,150 @@
+//! HTTP filters: one request and its response. The same filter serves downstream and upstream.
+
+use crate::ffi::{self, EnvoyBuffer, EnvoyPtr};
+use crate::guard::fail_closed;
+use std::cell::Cell;
+
+/// Whether the exchange goes on.
+pub enum Headers {
+    Continue,
+    /// A response has been sent, or the stream was reset.
+    Stop,
+}
+
+/// A filter of one exchange.
+pub trait HttpFilter: Send {
+    fn on_request_headers(&mut self, envoy: &Exchange) -> Headers;
+    fn on_response_headers(&mut self, _envoy: &Exchange) {}
+    /// The exchange is over, however it ended.
+    fn on_complete(&mut self, _envoy: &Exchange) {}
+}
+
+/// The exchange, as Envoy shows it during a hook.
+pub struct Exchange {
+    envoy: EnvoyPtr,
+    answered: Cell<bool>,
+}
+
+impl Exchange {
+    fn new(envoy: EnvoyPtr) -> Self {
+        Self { envoy, answered: Cell::new(false) }
+    }
+
+    /// The `index`th value of a request header, and how many there are. `name` is lower case.
+    pub fn request_header(&self, name: &str, index: usize) -> Option<(&[u8], usize)> {
+        self.header(ffi::REQUEST_HEADER, name, index)
+    }
+
+    /// The first value of a response header.
+    pub fn response_header(&self, name: &str) -> Option<&[u8]> {
+        self.header(ffi::RESPONSE_HEADER, name, 0).map(|(value, _)| value)
+    }
+
+    fn header(&self, map: u32, name: &str, index: usize) -> Option<(&[u8], usize)> {
+        let (mut value, mut count) = (EnvoyBuffer::EMPTY, 0);
+        // SAFETY: no header is ever set, so the bytes are Envoy's until the hook returns.
+        unsafe {
+            ffi::envoy_dynamic_module_callback_http_get_header(
+                self.envoy,
+                map,
+                name.into(),
+                &mut value,
+                index,
+                &mut count,
+            )
+            .then(|| (value.bytes(), count))
+        }
+    }
+
+    /// What a listener filter kept with the connection.
+    pub fn filter_state(&self, key: &str) -> Option<&[u8]> {
+        let mut value = EnvoyBuffer::EMPTY;
+        // SAFETY: the bytes are Envoy's until the hook returns, which outlives `self`.
+        unsafe {
+            ffi::envoy_dynamic_module_callback_http_get_filter_state_bytes(
+                self.envoy,
+                key.into(),
+                &mut value,
+            )
+            .then(|| value.bytes())
+        }
+    }
+
+    /// "HTTP/1.1", "HTTP/2".
+    pub fn protocol(&self) -> &[u8] {
+        let mut value = EnvoyBuffer::EMPTY;
+        // SAFETY: as above.
+        unsafe {
+            ffi::envoy_dynamic_module_callback_http_filter_get_attribute_string(
+                self.envoy,
+                ffi::ATTRIBUTE_REQUEST_PROTOCOL,
+                &mut value,
+            );
+            value.bytes()
+        }
+    }
+
+    /// Ends the exchange with a response of ours; Envoy puts it into gRPC's form for gRPC.
+    pub fn respond(&self, status: u32, body: &str, details: &str) {
+        self.answered.set(true);
+        // SAFETY: Envoy copies body and details; no headers are given.
+        unsafe {
+            ffi::envoy_dynamic_module_callback_http_send_response(
+                self.envoy,
+                status,
+                std::ptr::null(),
+                0,
+                body.into(),
+                details.into(),
+            );
+        }
+    }
+
+    /// Ends the exchange without a response.
+    pub fn reset(&self, details: &str) {
+        self.answered.set(true);
+        // SAFETY: Envoy copies the details.
+        unsafe {
+            ffi::envoy_dynamic_module_callback_http_filter_reset_stream(
+                self.envoy,
+                ffi::STREAM_LOCAL_RESET,
+                details.into(),
+            );
+        }
+    }
+}
+
+pub type Filter = Box<dyn HttpFilter>;
+
+/// # Safety
+/// Called by Envoy with pointers that are valid for this hook.
+pub unsafe fn on_request_headers(envoy: EnvoyPtr, filter: *mut Filter) -> u32 {
+    const CONTINUE: u32 = 0;
+    const STOP: u32 = 1;
+    let envoy = Exchange::new(envoy);
+    let headers = fail_closed(
+        || unsafe { (*filter).on_request_headers(&envoy) },
+        || {
+            if !envoy.answered.get() {
+                envoy.respond(500, "Sidegate: internal fault, request denied\n", "sidegate_fault");
+            }
+            Headers::Stop
+        },
+    );
+    match headers {
+        Headers::Continue => CONTINUE,
+        Headers::Stop => STOP,
+    }
+}
+
+/// # Safety
+/// Called by Envoy with pointers that are valid for this hook.
+pub unsafe fn hook(
+    envoy: EnvoyPtr,
+    filter: *mut Filter,
+    run: impl FnOnce(&mut dyn HttpFilter, &Exchange),
+) {
+    let envoy = Exchange::new(envoy);
+    // The request was judged already: what a fault here can lose is a record of it.
+    fail_closed(|| run(unsafe { (*filter).as_mut() }, &envoy), || ());
+}

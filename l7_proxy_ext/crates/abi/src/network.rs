@@ -1,0 +1,158 @@
+//! Network filters: the bytes of a connection, both ways.
+
+use crate::ffi::{self, EnvoyBuffer, EnvoyPtr};
+use crate::guard::fail_closed;
+
+/// Whether the next filter sees the buffer.
+pub enum Flow {
+    Continue,
+    Stop,
+}
+
+/// A filter of one connection.
+pub trait NetworkFilter: Send {
+    fn on_new_connection(&mut self, _envoy: &Connection) -> Flow {
+        Flow::Continue
+    }
+    /// The client sent something: [`Connection::read_buffer`].
+    fn on_read(&mut self, envoy: &Connection, end_stream: bool) -> Flow;
+    /// Something is about to be written to the client: [`Connection::write_buffer`].
+    fn on_write(&mut self, _envoy: &Connection, _end_stream: bool) -> Flow {
+        Flow::Continue
+    }
+}
+
+/// The connection, as Envoy shows it during a hook.
+pub struct Connection(EnvoyPtr);
+
+type Size = unsafe extern "C" fn(EnvoyPtr) -> usize;
+type Chunks = unsafe extern "C" fn(EnvoyPtr, *mut EnvoyBuffer) -> bool;
+
+impl Connection {
+    /// What a listener filter kept under `key`.
+    pub fn filter_state(&self, key: &str) -> Option<&[u8]> {
+        let mut value = EnvoyBuffer::EMPTY;
+        // SAFETY: the bytes are Envoy's until the hook returns, which outlives `self`.
+        unsafe {
+            ffi::envoy_dynamic_module_callback_network_get_filter_state_bytes(
+                self.0,
+                key.into(),
+                &mut value,
+            )
+            .then(|| value.bytes())
+        }
+    }
+
+    /// Calls `each` with the chunks of what the client sent and has not been drained.
+    pub fn read_buffer(&self, each: impl FnMut(&[u8])) {
+        self.chunks(
+            ffi::envoy_dynamic_module_callback_network_filter_get_read_buffer_chunks_size,
+            ffi::envoy_dynamic_module_callback_network_filter_get_read_buffer_chunks,
+            each,
+        );
+    }
+
+    /// Calls `each` with the chunks of what is about to be written to the client.
+    pub fn write_buffer(&self, each: impl FnMut(&[u8])) {
+        self.chunks(
+            ffi::envoy_dynamic_module_callback_network_filter_get_write_buffer_chunks_size,
+            ffi::envoy_dynamic_module_callback_network_filter_get_write_buffer_chunks,
+            each,
+        );
+    }
+
+    fn chunks(&self, size: Size, get: Chunks, each: impl FnMut(&[u8])) {
+        // SAFETY: the vector has room for as many chunks as Envoy says there are.
+        let chunks = unsafe {
+            let mut chunks = vec![EnvoyBuffer::EMPTY; size(self.0)];
+            if chunks.is_empty() || !get(self.0, chunks.as_mut_ptr()) {
+                return;
+            }
+            chunks
+        };
+        // SAFETY: Envoy's until the hook returns.
+        chunks.into_iter().map(|chunk| unsafe { chunk.bytes() }).for_each(each);
+    }
+
+    /// Puts `data` in the place of what the client sent; the next filter sees it.
+    pub fn replace_read_buffer(&self, data: &[u8]) {
+        // SAFETY: draining more than there is drains all; Envoy copies `data`.
+        unsafe {
+            ffi::envoy_dynamic_module_callback_network_filter_drain_read_buffer(self.0, usize::MAX);
+            if !data.is_empty() {
+                ffi::envoy_dynamic_module_callback_network_filter_append_read_buffer(
+                    self.0,
+                    data.into(),
+                );
+            }
+        }
+    }
+
+    /// Puts `data` in the place of what was about to be written to the client.
+    pub fn replace_write_buffer(&self, data: &[u8]) {
+        // SAFETY: draining more than there is drains all; Envoy copies `data`.
+        unsafe {
+            ffi::envoy_dynamic_module_callback_network_filter_drain_write_buffer(
+                self.0,
+                usize::MAX,
+            );
+            if !data.is_empty() {
+                ffi::envoy_dynamic_module_callback_network_filter_append_write_buffer(
+                    self.0,
+                    data.into(),
+                );
+            }
+        }
+    }
+
+    /// Writes to the client, past this and every filter before it.
+    pub fn write(&self, data: &[u8]) {
+        // SAFETY: Envoy copies `data`.
+        unsafe {
+            ffi::envoy_dynamic_module_callback_network_filter_write(self.0, data.into(), false);
+        }
+    }
+
+    /// Gives `data` to the next read filter, as if the client had sent it.
+    pub fn inject_read(&self, data: &[u8]) {
+        // SAFETY: Envoy copies `data`.
+        unsafe {
+            ffi::envoy_dynamic_module_callback_network_filter_inject_read_data(
+                self.0,
+                data.into(),
+                false,
+            );
+        }
+    }
+
+    /// Closes the connection; `flush`: after what was written has been sent.
+    pub fn close(&self, flush: bool) {
+        let how = if flush { ffi::CLOSE_FLUSH_WRITE } else { ffi::CLOSE_NO_FLUSH };
+        // SAFETY: the pointer is Envoy's for this hook.
+        unsafe { ffi::envoy_dynamic_module_callback_network_filter_close(self.0, how) }
+    }
+}
+
+pub type Filter = Box<dyn NetworkFilter>;
+
+/// # Safety
+/// Called by Envoy with pointers that are valid for this hook.
+pub unsafe fn hook(
+    envoy: EnvoyPtr,
+    filter: *mut Filter,
+    run: impl FnOnce(&mut dyn NetworkFilter, &Connection) -> Flow,
+) -> u32 {
+    let envoy = Connection(envoy);
+    let flow = fail_closed(
+        || run(unsafe { (*filter).as_mut() }, &envoy),
+        || {
+            envoy.replace_read_buffer(b"");
+            envoy.close(false);
+            Flow::Stop
+        },
+    );
+    match flow {
+        Flow::Continue => 0,
+        Flow::Stop => 1,
+    }
+}

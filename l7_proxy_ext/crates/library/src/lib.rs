@@ -1,0 +1,3 @@
+//! `libsidegate.so`: the symbols that Envoy looks up, over `sidegate_module`.
+
+sidegate_abi::export!(sidegate_module::Sidegate);
