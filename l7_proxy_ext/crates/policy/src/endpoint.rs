@@ -1,0 +1,225 @@
+//! The compiled policy of one endpoint, and what it says to a request.
+
+use crate::http::{HttpRequest, HttpRules};
+use crate::kafka::{KafkaRequest, KafkaRules};
+use crate::path::normalize;
+use crate::{Fault, PolicyError};
+use sidegate_proto::v1;
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// What was decided, why, and the rule that did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    pub verdict: v1::Verdict,
+    pub reason: v1::Reason,
+    /// The rule's origin; None where no rule decided.
+    pub rule: Option<Arc<str>>,
+}
+
+impl Decision {
+    pub fn denied(reason: v1::Reason) -> Self {
+        Self { verdict: v1::Verdict::Denied, reason, rule: None }
+    }
+
+    pub fn is_denied(&self) -> bool {
+        self.verdict == v1::Verdict::Denied
+    }
+}
+
+/// The policy of one endpoint, compiled once for each revision.
+#[derive(Debug)]
+pub struct Endpoint {
+    pub id: u32,
+    pub revision: u64,
+    ingress: Direction,
+    egress: Direction,
+}
+
+impl Endpoint {
+    /// # Errors
+    /// Names the first rule that cannot be enforced as written. Such a policy is not used at all.
+    pub fn compile(policy: &v1::EndpointPolicy) -> Result<Self, PolicyError> {
+        let direction = |policy: &Option<v1::DirectionPolicy>| {
+            policy.as_ref().map_or_else(|| Ok(Direction::default()), Direction::compile)
+        };
+        Ok(Self {
+            id: policy.endpoint_id,
+            revision: policy.revision,
+            ingress: direction(&policy.ingress)?,
+            egress: direction(&policy.egress)?,
+        })
+    }
+
+    /// Judges an HTTP request between this endpoint and `peer`, an identity, on server port `port`.
+    ///
+    /// Both the path as sent and the form that a lenient server may act on have to be allowed.
+    pub fn http(
+        &self,
+        direction: v1::Direction,
+        peer: u32,
+        port: u16,
+        request: &impl HttpRequest,
+    ) -> Decision {
+        let policy = self.direction(direction);
+        let judge = |path| policy.judge(peer, port, |rules| rules.http.find(request, path));
+        let as_sent = judge(request.path());
+        if as_sent.verdict != v1::Verdict::Allowed || as_sent.reason != v1::Reason::Rule {
+            return as_sent;
+        }
+        match normalize(request.path()) {
+            Cow::Borrowed(_) => as_sent,
+            Cow::Owned(normal) => match judge(&normal) {
+                normal if normal.verdict == v1::Verdict::Allowed => as_sent,
+                otherwise => otherwise,
+            },
+        }
+    }
+
+    /// Judges one topic of a Kafka request, or a request that names none.
+    pub fn kafka(
+        &self,
+        direction: v1::Direction,
+        peer: u32,
+        port: u16,
+        request: &KafkaRequest,
+    ) -> Decision {
+        self.direction(direction).judge(peer, port, |rules| rules.kafka.find(request))
+    }
+
+    fn direction(&self, direction: v1::Direction) -> &Direction {
+        match direction {
+            v1::Direction::Ingress => &self.ingress,
+            v1::Direction::Egress => &self.egress,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Direction {
+    enforced: bool,
+    audit: bool,
+    origins: Vec<Arc<str>>,
+    groups: Vec<Group>,
+    /// Groups of a single port, by port.
+    ports: HashMap<u16, Vec<usize>>,
+    /// Groups of several ports.
+    ranges: Vec<usize>,
+}
+
+/// The rules that share ports and peers. Most policies have a few, however many rules they have.
+#[derive(Debug)]
+struct Group {
+    first_port: u16,
+    last_port: u16,
+    /// Sorted; None is any.
+    peers: Option<Box<[u32]>>,
+    deny: Rules,
+    allow: Rules,
+}
+
+#[derive(Debug, Default)]
+struct Rules {
+    /// A rule without L7, which matches everything.
+    whole: Option<usize>,
+    http: HttpRules,
+    kafka: KafkaRules,
+}
+
+impl Direction {
+    fn compile(policy: &v1::DirectionPolicy) -> Result<Self, PolicyError> {
+        let mut compiled =
+            Self { enforced: policy.enforced, audit: policy.audit, ..Self::default() };
+        let mut numbers = HashMap::new();
+        for rule in &policy.rules {
+            compiled
+                .add(rule, &mut numbers)
+                .map_err(|Fault(message)| PolicyError { rule: rule.rule.clone(), message })?;
+        }
+        for (number, group) in compiled.groups.iter_mut().enumerate() {
+            group.deny.http.index();
+            group.allow.http.index();
+            if group.first_port == group.last_port {
+                compiled.ports.entry(group.first_port).or_default().push(number);
+            } else {
+                compiled.ranges.push(number);
+            }
+        }
+        Ok(compiled)
+    }
+
+    fn add(
+        &mut self,
+        rule: &v1::PortRule,
+        numbers: &mut HashMap<(u16, u16, Option<Box<[u32]>>), usize>,
+    ) -> Result<(), Fault> {
+        let (first_port, last_port) = ports(rule)?;
+        let peers = (!rule.any_peer).then(|| {
+            let mut peers = rule.peers.clone();
+            peers.sort_unstable();
+            peers.into_boxed_slice()
+        });
+        let key = (first_port, last_port, peers.clone());
+        let number = *numbers.entry(key).or_insert_with(|| {
+            let (deny, allow) = (Rules::default(), Rules::default());
+            self.groups.push(Group { first_port, last_port, peers, deny, allow });
+            self.groups.len() - 1
+        });
+        let origin = self.origins.len();
+        self.origins.push(rule.rule.as_str().into());
+        let group = &mut self.groups[number];
+        let rules = if rule.deny { &mut group.deny } else { &mut group.allow };
+        match &rule.l7 {
+            None => _ = rules.whole.get_or_insert(origin),
+            Some(v1::port_rule::L7::Http(http)) => {
+                http.rules.iter().try_for_each(|http| rules.http.add(http, origin))?;
+            }
+            Some(v1::port_rule::L7::Kafka(kafka)) => {
+                kafka.rules.iter().for_each(|kafka| rules.kafka.add(kafka, origin));
+            }
+        }
+        Ok(())
+    }
+
+    fn judge(&self, peer: u32, port: u16, l7: impl Fn(&Rules) -> Option<usize>) -> Decision {
+        use v1::{Reason, Verdict};
+        if !self.enforced {
+            return Decision { verdict: Verdict::Allowed, reason: Reason::NotEnforced, rule: None };
+        }
+        let decision = |verdict, reason, rule: Option<usize>| Decision {
+            verdict,
+            reason,
+            rule: rule.map(|origin| self.origins[origin].clone()),
+        };
+        let denied = if self.audit { Verdict::Audit } else { Verdict::Denied };
+        let matching = |rules: &Rules| rules.whole.or_else(|| l7(rules));
+        if let Some(origin) = self.groups(peer, port).find_map(|group| matching(&group.deny)) {
+            return decision(denied, Reason::Rule, Some(origin));
+        }
+        match self.groups(peer, port).find_map(|group| matching(&group.allow)) {
+            Some(origin) => decision(Verdict::Allowed, Reason::Rule, Some(origin)),
+            None => decision(denied, Reason::NoRule, None),
+        }
+    }
+
+    fn groups(&self, peer: u32, port: u16) -> impl Iterator<Item = &Group> {
+        let single = self.ports.get(&port).into_iter().flatten();
+        single.chain(&self.ranges).map(|&number| &self.groups[number]).filter(move |group| {
+            (group.first_port..=group.last_port).contains(&port)
+                && group.peers.as_ref().is_none_or(|peers| peers.binary_search(&peer).is_ok())
+        })
+    }
+}
+
+fn ports(rule: &v1::PortRule) -> Result<(u16, u16), Fault> {
+    let port = |field, value: u32| {
+        u16::try_from(value).map_err(|_| Fault(format!("{field} {value}: not in 0..65535")))
+    };
+    match (port("port", rule.port)?, port("end_port", rule.end_port)?) {
+        (0, 0) => Ok((0, u16::MAX)),
+        (first, 0) => Ok((first, first)),
+        (first, last) if first <= last => Ok((first, last)),
+        (first, last) => Err(Fault(format!("end_port {last}: below port {first}"))),
+    }
+}
