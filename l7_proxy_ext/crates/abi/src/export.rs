@@ -119,6 +119,14 @@ macro_rules! export {
                 });
                 0
             }
+            envoy_dynamic_module_on_http_filter_request_body(
+                envoy: EnvoyPtr, filter: ModulePtr, _end_stream: bool) -> u32 {
+                http::on_body(envoy, filter.cast_mut().cast())
+            }
+            envoy_dynamic_module_on_http_filter_response_body(
+                envoy: EnvoyPtr, filter: ModulePtr, _end_stream: bool) -> u32 {
+                http::on_body(envoy, filter.cast_mut().cast())
+            }
             envoy_dynamic_module_on_http_filter_stream_complete(
                 envoy: EnvoyPtr, filter: ModulePtr) -> () {
                 http::hook(envoy, filter.cast_mut().cast(), |filter, envoy| {
@@ -175,9 +183,7 @@ macro_rules! export {
             envoy_dynamic_module_on_http_filter_local_reply
             envoy_dynamic_module_on_http_filter_per_route_config_destroy
             envoy_dynamic_module_on_http_filter_per_route_config_new
-            envoy_dynamic_module_on_http_filter_request_body
             envoy_dynamic_module_on_http_filter_request_trailers
-            envoy_dynamic_module_on_http_filter_response_body
             envoy_dynamic_module_on_http_filter_response_trailers
             envoy_dynamic_module_on_http_filter_scheduled
         }

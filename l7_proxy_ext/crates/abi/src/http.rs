@@ -5,7 +5,7 @@ use crate::guard::fail_closed;
 use std::cell::Cell;
 
 /// Whether the exchange goes on.
-pub enum Headers {
+pub enum Next {
     Continue,
     /// A response has been sent, or the stream was reset.
     Stop,
@@ -13,8 +13,12 @@ pub enum Headers {
 
 /// A filter of one exchange.
 pub trait HttpFilter: Send {
-    fn on_request_headers(&mut self, envoy: &Exchange) -> Headers;
+    fn on_request_headers(&mut self, envoy: &Exchange) -> Next;
     fn on_response_headers(&mut self, _envoy: &Exchange) {}
+    /// A piece of a body, of either direction, is about to pass.
+    fn on_body(&mut self, _envoy: &Exchange) -> Next {
+        Next::Continue
+    }
     /// The exchange is over, however it ended.
     fn on_complete(&mut self, _envoy: &Exchange) {}
 }
@@ -128,12 +132,33 @@ pub unsafe fn on_request_headers(envoy: EnvoyPtr, filter: *mut Filter) -> u32 {
             if !envoy.answered.get() {
                 envoy.respond(500, "Sidegate: internal fault, request denied\n", "sidegate_fault");
             }
-            Headers::Stop
+            Next::Stop
         },
     );
     match headers {
-        Headers::Continue => CONTINUE,
-        Headers::Stop => STOP,
+        Next::Continue => CONTINUE,
+        Next::Stop => STOP,
+    }
+}
+
+/// # Safety
+/// Called by Envoy with pointers that are valid for this hook.
+pub unsafe fn on_body(envoy: EnvoyPtr, filter: *mut Filter) -> u32 {
+    const CONTINUE: u32 = 0;
+    const STOP_NO_BUFFER: u32 = 3;
+    let envoy = Exchange::new(envoy);
+    let next = fail_closed(
+        || unsafe { (*filter).on_body(&envoy) },
+        || {
+            if !envoy.answered.get() {
+                envoy.reset("sidegate_fault");
+            }
+            Next::Stop
+        },
+    );
+    match next {
+        Next::Continue => CONTINUE,
+        Next::Stop => STOP_NO_BUFFER,
     }
 }
 

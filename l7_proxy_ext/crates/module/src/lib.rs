@@ -1,1 +1,66 @@
-//! TODO
+//! Sidegate's filters. `docs/architecture.md` says how they fit together.
+#![forbid(unsafe_code)]
+
+mod engine;
+mod facts;
+mod guard;
+mod http;
+mod ipcache;
+mod peer;
+
+use engine::Engine;
+use sidegate_abi::{Factory, Module, Refusal, http as http_abi, listener, network};
+use std::sync::OnceLock;
+
+/// The module: the bootstrap extension `sidegate`, listener filter `sidegate_peer`, network filter
+/// `sidegate_guard`, HTTP filter `sidegate_http`.
+pub struct Sidegate;
+
+static ENGINE: OnceLock<Engine> = OnceLock::new();
+
+fn engine() -> Result<&'static Engine, Refusal> {
+    ENGINE.get().ok_or_else(|| "the bootstrap extension \"sidegate\" is missing".into())
+}
+
+fn unknown<T>(kind: &str) -> Result<T, Refusal> {
+    Err(format!("there is no {kind} of this name"))
+}
+
+impl Module for Sidegate {
+    fn bootstrap(&self, name: &str, config: &[u8]) -> Result<(), Refusal> {
+        if name != "sidegate" {
+            return unknown("bootstrap extension");
+        }
+        ENGINE.set(Engine::start(config)?).map_err(|_| "is there already".into())
+    }
+
+    fn shutdown(&self) {
+        if let Some(engine) = ENGINE.get() {
+            engine.stop();
+        }
+    }
+
+    fn listener(&self, name: &str, _config: &[u8]) -> Result<Factory<listener::Filter>, Refusal> {
+        engine()?;
+        match name {
+            "sidegate_peer" => Ok(Box::new(|| Box::new(peer::Peer))),
+            _ => unknown("listener filter"),
+        }
+    }
+
+    fn network(&self, name: &str, _config: &[u8]) -> Result<Factory<network::Filter>, Refusal> {
+        let engine = engine()?;
+        match name {
+            "sidegate_guard" => Ok(Box::new(|| Box::new(guard::Guard::new(engine)))),
+            _ => unknown("network filter"),
+        }
+    }
+
+    fn http(&self, name: &str, _config: &[u8]) -> Result<Factory<http_abi::Filter>, Refusal> {
+        let engine = engine()?;
+        match name {
+            "sidegate_http" => Ok(Box::new(|| Box::new(http::Http::new(engine)))),
+            _ => unknown("HTTP filter"),
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! Listener filter `sidegate_peer`: keeps both ends of a connection for the other filters.
+//!
+//! `original_dst` has to run before it.
+
+use crate::facts::{Facts, KEY};
+use sidegate_abi::listener::{Accept, Listener, ListenerFilter};
+
+pub struct Peer;
+
+impl ListenerFilter for Peer {
+    fn on_accept(&mut self, envoy: &Listener) -> Accept {
+        let (Some(source), Some(destination)) = (envoy.remote(), envoy.local()) else {
+            return Accept::Close;
+        };
+        let facts = Facts { source, destination };
+        match envoy.set_filter_state(KEY, &facts.to_bytes()) {
+            true => Accept::Continue,
+            false => Accept::Close,
+        }
+    }
+}
