@@ -1,1 +1,112 @@
-//! TODO
+//! `l7_proxy_ext._rules`: the module's own evaluation for `sidegate policy check` and `trace`.
+#![forbid(unsafe_code)]
+
+use prost::Message;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use sidegate_policy::{Decision, Endpoint, HttpRequest, KafkaRequest};
+use sidegate_proto::v1;
+use std::borrow::Cow;
+
+type Answer = (i32, i32, String);
+
+fn compile(policy: &[u8]) -> PyResult<Endpoint> {
+    let policy = v1::EndpointPolicy::decode(policy)
+        .map_err(|error| PyValueError::new_err(format!("endpoint_policy: {error}")))?;
+    Endpoint::compile(&policy)
+        .map_err(|error| PyValueError::new_err(format!("{}: {}", error.rule, error.message)))
+}
+
+fn direction(direction: i32) -> PyResult<v1::Direction> {
+    v1::Direction::try_from(direction)
+        .map_err(|_| PyValueError::new_err(format!("direction {direction}: not 0 or 1")))
+}
+
+fn answer(decision: Decision) -> Answer {
+    let rule = decision.rule.as_deref().unwrap_or_default().to_owned();
+    (decision.verdict.into(), decision.reason.into(), rule)
+}
+
+struct Request {
+    method: String,
+    path: String,
+    host: String,
+    headers: Vec<(String, String)>,
+}
+
+impl HttpRequest for Request {
+    fn method(&self) -> &[u8] {
+        self.method.as_bytes()
+    }
+
+    fn path(&self) -> &[u8] {
+        self.path.as_bytes()
+    }
+
+    fn host(&self) -> &[u8] {
+        self.host.as_bytes()
+    }
+
+    fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+        let values = self.headers.iter().filter(|(key, _)| key.eq_ignore_ascii_case(name));
+        let values: Vec<&str> = values.map(|(_, value)| value.as_str()).collect();
+        (!values.is_empty()).then(|| Cow::Owned(values.join(",").into_bytes()))
+    }
+}
+
+#[pymodule]
+mod _rules {
+    use super::*;
+
+    /// What is wrong with a pattern, or None.
+    #[pyfunction]
+    fn regex_error(pattern: &str) -> Option<String> {
+        sidegate_policy::regex_error(pattern)
+    }
+
+    #[pyfunction]
+    #[allow(clippy::too_many_arguments, reason = "a request, spelled out for Python")]
+    fn evaluate_http(
+        endpoint_policy: &[u8],
+        direction: i32,
+        peer_identity: u32,
+        port: u16,
+        method: String,
+        path: String,
+        host: String,
+        headers: Vec<(String, String)>,
+    ) -> PyResult<Answer> {
+        let request = Request { method, path, host, headers };
+        let endpoint = compile(endpoint_policy)?;
+        Ok(answer(endpoint.http(super::direction(direction)?, peer_identity, port, &request)))
+    }
+
+    /// Topics are judged one by one, as the module does; the first that is not allowed answers.
+    #[pyfunction]
+    #[allow(clippy::too_many_arguments, reason = "a request, spelled out for Python")]
+    fn evaluate_kafka(
+        endpoint_policy: &[u8],
+        direction: i32,
+        peer_identity: u32,
+        port: u16,
+        api_key: u16,
+        api_version: u16,
+        client_id: &str,
+        topics: Vec<String>,
+    ) -> PyResult<Answer> {
+        let endpoint = compile(endpoint_policy)?;
+        let direction = super::direction(direction)?;
+        let judge = |topic| {
+            let request = KafkaRequest { api_key, api_version, client_id, topic };
+            endpoint.kafka(direction, peer_identity, port, &request)
+        };
+        if topics.is_empty() {
+            return Ok(answer(judge(None)));
+        }
+        let mut decisions: Vec<Decision> =
+            topics.iter().map(|topic| judge(Some(topic.as_str()))).collect();
+        let refused =
+            decisions.iter().position(|decision| decision.verdict != v1::Verdict::Allowed);
+        Ok(answer(decisions.swap_remove(refused.unwrap_or(0))))
+    }
+}

@@ -1,0 +1,31 @@
+"""The module's own evaluation (crates/rules-py): verdicts and reasons are those of policy.proto."""
+
+def regex_error(pattern: str) -> str | None:
+    """What is wrong with the pattern of a rule, or None."""
+
+def evaluate_http(
+    endpoint_policy: bytes,
+    direction: int,
+    peer_identity: int,
+    port: int,
+    method: str,
+    path: str,
+    host: str,
+    headers: list[tuple[str, str]],
+) -> tuple[int, int, str]:
+    """Verdict, reason and rule for a request. `endpoint_policy` is a serialised EndpointPolicy.
+
+    ValueError: the policy cannot be read or a rule of it cannot be enforced; names the rule.
+    """
+
+def evaluate_kafka(
+    endpoint_policy: bytes,
+    direction: int,
+    peer_identity: int,
+    port: int,
+    api_key: int,
+    api_version: int,
+    client_id: str,
+    topics: list[str],
+) -> tuple[int, int, str]:
+    """As :func:`evaluate_http`; the first topic that is not allowed answers for the request."""
