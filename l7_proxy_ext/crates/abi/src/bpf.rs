@@ -98,7 +98,8 @@ const PAGE: usize = 4096;
 
 impl Counter {
     pub fn open(path: &Path) -> io::Result<Self> {
-        let map = object(path, BPF_F_RDONLY)?;
+        // A descriptor opened with BPF_F_RDONLY cannot be mapped, not even for reading (EINVAL).
+        let map = object(path, 0)?;
         // SAFETY: a new mapping of our own; the map it refers to outlives its descriptor.
         let page = unsafe {
             libc::mmap(
