@@ -1,0 +1,152 @@
+"""The ``toPorts`` part of a rule: ports, HTTP rules, Kafka rules."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from policy_engine.errors import Errors
+from policy_engine.kafka_api import API_KEYS, MAX_API_KEY, ROLES
+from policy_engine.model import HeaderMatch, HttpRule, KafkaRule, Parser, Protocol
+from policy_engine.rules import Port, PortSet
+
+if TYPE_CHECKING:
+    from policy_engine.parse import RegexError
+
+_PROTOCOLS = {"": (Protocol.TCP, Protocol.UDP, Protocol.SCTP)} | {
+    "ANY": (Protocol.TCP, Protocol.UDP, Protocol.SCTP),
+    "TCP": (Protocol.TCP,),
+    "UDP": (Protocol.UDP,),
+    "SCTP": (Protocol.SCTP,),
+}
+_TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")
+_ITEM_REFUSED = ("listener", "terminatingTLS", "originatingTLS", "serverNames")
+
+
+def parse_ports(
+    value: Any, path: str, errors: Errors, regex: RegexError
+) -> tuple[PortSet, ...]:
+    return tuple(_port_set(item, at, errors, regex) for at, item in errors.items(value, path))
+
+
+def _port_set(value: Any, path: str, errors: Errors, regex: RegexError) -> PortSet:
+    fields = errors.fields(value, path, ("ports", "rules"), _ITEM_REFUSED)
+    ports = [
+        port
+        for at, item in errors.items(fields.get("ports") or [], f"{path}.ports")
+        for port in _port(item, at, errors)
+    ]
+    at = f"{path}.rules"
+    refused = ("dns", "l7", "l7proto")
+    rules = errors.fields(fields.get("rules") or {}, at, ("http", "kafka"), refused)
+    http = tuple(
+        _http(item, where, errors, regex)
+        for where, item in errors.items(rules.get("http") or [], f"{at}.http")
+    )
+    kafka = tuple(
+        _kafka(item, where, errors)
+        for where, item in errors.items(rules.get("kafka") or [], f"{at}.kafka")
+    )
+    if http and kafka:
+        errors.add(at, "http and kafka cannot hold for one port", "use two toPorts items")
+    parser = Parser.HTTP if http else Parser.KAFKA if kafka else None
+    if parser is not None:
+        ports = _l7_ports(ports, fields.get("ports"), path, errors)
+    return PortSet(tuple(ports), parser, http, kafka)
+
+
+def _l7_ports(ports: list[Port], given: Any, path: str, errors: Errors) -> list[Port]:
+    """L7 rules are for TCP: ANY means TCP here, anything else is an error."""
+    if not ports:
+        errors.add(f"{path}.ports", "L7 rules need a port", "name the port they are for")
+    for index, item in enumerate(given if isinstance(given, list) else ()):
+        protocol = item.get("protocol") if isinstance(item, dict) else None
+        if protocol in ("UDP", "SCTP"):
+            errors.add(f"{path}.ports[{index}].protocol", f"no L7 rule holds on {protocol}", "TCP")
+    for index, port in enumerate(ports):
+        if port.port == 0:
+            errors.add(f"{path}.ports[{index}].port", "L7 rules need a port other than 0")
+    return [port for port in ports if port.protocol is Protocol.TCP]
+
+
+def _port(value: Any, path: str, errors: Errors) -> list[Port]:
+    fields = errors.fields(value, path, ("port", "endPort", "protocol"))
+    text = errors.typed(fields.get("port"), str, f"{path}.port")
+    protocol = fields.get("protocol", "")
+    if not isinstance(protocol, str) or protocol.upper() not in _PROTOCOLS:
+        remedy = "one of TCP, UDP, SCTP, ANY"
+        errors.add(f"{path}.protocol", f"unknown or not enforced: {protocol!r}", remedy)
+        return []
+    if text is None:
+        return []
+    if not text.isdecimal():
+        remedy = "named ports are known, not enforced by this version: give the number"
+        errors.add(f"{path}.port", f"{text!r} is not a port number", remedy)
+        return []
+    first, last = int(text), 0
+    if not 0 <= first <= 65535:
+        errors.add(f"{path}.port", f"{first} is not a port", "0 to 65535")
+        return []
+    if fields.get("endPort"):
+        last = errors.typed(fields["endPort"], int, f"{path}.endPort") or 0
+        if not first <= last <= 65535 or first == 0:
+            errors.add(f"{path}.endPort", f"{last} does not end a range that begins at {first}")
+            return []
+        if last > first:
+            remedy = "list the ports one by one"
+            errors.add(f"{path}.endPort", "known, not enforced by this version", remedy)
+            return []
+    return [Port(first, last, each) for each in _PROTOCOLS[protocol.upper()]]
+
+
+def _http(value: Any, path: str, errors: Errors, regex: RegexError) -> HttpRule:
+    known = ("method", "path", "host", "headers", "headerMatches")
+    fields = errors.fields(value, path, known)
+    patterns = {}
+    for name in ("method", "path", "host"):
+        text = errors.typed(fields.get(name, ""), str, f"{path}.{name}") or ""
+        problem = regex(text) if text else None
+        if problem:
+            errors.add(f"{path}.{name}", f"bad regular expression: {problem}", "RE2 syntax")
+        patterns[name] = text
+    headers = []
+    for at, item in errors.items(fields.get("headers") or [], f"{path}.headers"):
+        text = errors.typed(item, str, at)
+        if text:
+            name, _, wanted = text.partition(" ")
+            headers.append(HeaderMatch(name.rstrip(":").lower(), wanted.strip() or None))
+    for at, item in errors.items(fields.get("headerMatches") or [], f"{path}.headerMatches"):
+        match = errors.fields(item, at, ("name", "value"), ("mismatch", "secret"))
+        key = errors.typed(match.get("name"), str, f"{at}.name")
+        exact = match.get("value")
+        if exact is not None:
+            exact = errors.typed(exact, str, f"{at}.value")
+        if key:
+            headers.append(HeaderMatch(key.lower(), exact))
+    return HttpRule(**patterns, headers=tuple(headers))
+
+
+def _kafka(value: Any, path: str, errors: Errors) -> KafkaRule:
+    known = ("role", "apiKey", "apiVersion", "clientID", "topic")
+    fields = errors.fields(value, path, known)
+    texts = {name: errors.typed(fields.get(name, ""), str, f"{path}.{name}") or "" for name in known}
+    keys: frozenset[int] = frozenset()
+    if texts["role"] and texts["apiKey"]:
+        errors.add(f"{path}.apiKey", "role and apiKey exclude each other", "remove one of them")
+    if role := texts["role"].lower():
+        keys = ROLES.get(role, frozenset())
+        if not keys:
+            errors.add(f"{path}.role", f"unknown role {role!r}", f"one of {', '.join(ROLES)}")
+    if name := texts["apiKey"].lower():
+        number = API_KEYS.get(name, int(name) if name.isdecimal() else -1)
+        if not 0 <= number <= MAX_API_KEY:
+            errors.add(f"{path}.apiKey", f"unknown Kafka API {name!r}", "such as produce, fetch")
+        keys = frozenset({number})
+    version = texts["apiVersion"]
+    if version and not (version.isdecimal() and int(version) <= MAX_API_KEY):
+        errors.add(f"{path}.apiVersion", f"{version!r} is no API version", "a number in quotes")
+        version = ""
+    if texts["topic"] and not _TOPIC.fullmatch(texts["topic"]):
+        remedy = "1 to 249 of a-z A-Z 0-9 . _ -"
+        errors.add(f"{path}.topic", f"{texts['topic']!r} is no topic name", remedy)
+    return KafkaRule(keys, int(version) if version else None, texts["clientID"], texts["topic"])

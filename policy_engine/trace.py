@@ -1,0 +1,53 @@
+"""The kernel's lookup in plain code: the same keys, the same precedence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from policy_engine.model import (
+    ANY_IDENTITY,
+    ANY_PORT,
+    Action,
+    Direction,
+    EndpointPolicy,
+    Parser,
+    PolicyKey,
+    Protocol,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """``origins`` is empty where no entry matched, which is a DENY."""
+
+    action: Action
+    parser: Parser | None = None
+    origins: tuple[str, ...] = ()
+
+
+def lookup_keys(
+    direction: Direction, identity: int, protocol: Protocol, port: int
+) -> tuple[PolicyKey, ...]:
+    """The six keys of ``policy_lookup`` in datapath/bpf/policy.h, in its order."""
+    return tuple(
+        PolicyKey(direction, who, proto, number)
+        for who in (identity, ANY_IDENTITY)
+        for proto, number in ((protocol, port), (protocol, ANY_PORT), (Protocol.ANY, ANY_PORT))
+    )
+
+
+def decide(
+    policy: EndpointPolicy, direction: Direction, identity: int, protocol: Protocol, port: int
+) -> Decision:
+    """The verdict of an enforced direction; audit mode is the caller's to add."""
+    found = [
+        entry
+        for key in lookup_keys(direction, identity, protocol, port)
+        if (entry := policy.entries.get(key)) is not None
+    ]
+    if not found:
+        return Decision(Action.DENY)
+    action = min(entry.action for entry in found)
+    chosen = [entry for entry in found if entry.action is action]
+    origins = tuple(dict.fromkeys(origin for entry in chosen for origin in entry.origins))
+    return Decision(action, chosen[0].parser, origins)
