@@ -67,8 +67,9 @@ async def test_allows_and_denies(tmp_path: Path, http2: bool, upstream_filter: b
         assert stranger.http.status == 403
 
 
-async def test_grpc_is_told_in_its_own_words(tmp_path: Path) -> None:
-    async with rig(tmp_path) as made:
+@pytest.mark.parametrize("upstream_filter", [False, True], ids=["downstream", "upstream"])
+async def test_grpc_is_told_in_its_own_words(tmp_path: Path, upstream_filter: bool) -> None:
+    async with rig(tmp_path, upstream_filter=upstream_filter) as made:
         rule = pb.HttpRule(method="POST", path="/shop.Orders/Get")
         await made.agent.push(endpoint_policy(rule), full=True)
         async with grpc.aio.insecure_channel(made.url.removeprefix("http://")) as channel:
@@ -192,8 +193,11 @@ async def test_bytes_that_are_not_http_are_denied(tmp_path: Path) -> None:
         assert answer.startswith(b"HTTP/1.1 200")
 
 
-async def test_a_websocket_ends_with_the_policy_that_allowed_it(tmp_path: Path) -> None:
-    async with rig(tmp_path) as made:
+@pytest.mark.parametrize("upstream_filter", [False, True], ids=["downstream", "upstream"])
+async def test_a_websocket_ends_with_the_policy_that_allowed_it(
+    tmp_path: Path, upstream_filter: bool
+) -> None:
+    async with rig(tmp_path, upstream_filter=upstream_filter) as made:
         await made.agent.push(endpoint_policy(get("/ws")), full=True)
         reader, writer = await asyncio.open_connection("127.0.0.3", made.port)
         writer.write(b"GET /ws HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\n")
@@ -213,6 +217,7 @@ async def test_a_websocket_ends_with_the_policy_that_allowed_it(tmp_path: Path) 
             pass
         writer.close()
         await made.agent.record(verdict=pb.VERDICT_DENIED, revision=3)
+        assert await probe(made, "/a") == 200, "Envoy is alive"
 
 
 async def test_equal_verdicts_are_merged_denials_never(tmp_path: Path) -> None:

@@ -49,6 +49,13 @@ impl From<&str> for ModuleBuffer {
     }
 }
 
+/// `envoy_dynamic_module_type_module_http_header`
+#[repr(C)]
+pub struct ModuleHeader {
+    pub name: ModuleBuffer,
+    pub value: ModuleBuffer,
+}
+
 pub type EnvoyPtr = *mut c_void;
 pub type ModulePtr = *const c_void;
 
@@ -117,7 +124,7 @@ callbacks! {
         filter: EnvoyPtr, map: u32, key: ModuleBuffer, value: *mut EnvoyBuffer, index: usize,
         count: *mut usize) -> bool;
     fn envoy_dynamic_module_callback_http_send_response(
-        filter: EnvoyPtr, status: u32, headers: *const c_void, headers_len: usize,
+        filter: EnvoyPtr, status: u32, headers: *const ModuleHeader, headers_len: usize,
         body: ModuleBuffer, details: ModuleBuffer);
     fn envoy_dynamic_module_callback_http_get_filter_state_bytes(
         filter: EnvoyPtr, key: ModuleBuffer, value: *mut EnvoyBuffer) -> bool;

@@ -1,8 +1,12 @@
 //! HTTP filters: one request and its response. The same filter serves downstream and upstream.
 
-use crate::ffi::{self, EnvoyBuffer, EnvoyPtr};
+use crate::ffi::{self, EnvoyBuffer, EnvoyPtr, ModuleHeader};
 use crate::guard::fail_closed;
 use std::cell::Cell;
+
+/// gRPC's PERMISSION_DENIED.
+pub const GRPC_PERMISSION_DENIED: &str = "7";
+const GRPC_INTERNAL: &str = "13";
 
 /// Whether the exchange goes on.
 pub enum Next {
@@ -88,20 +92,29 @@ impl Exchange {
         }
     }
 
-    /// Ends the exchange with a response of ours; Envoy puts it into gRPC's form for gRPC.
-    pub fn respond(&self, status: u32, body: &str, details: &str) {
+    /// Ends the exchange with a response of ours; Envoy puts it into gRPC's form for gRPC, where
+    /// `grpc_status` says how it ended (without one Envoy would say 0, which is success).
+    pub fn respond(&self, status: u32, grpc_status: &str, body: &str, details: &str) {
         self.answered.set(true);
-        // SAFETY: Envoy copies body and details; no headers are given.
+        let header = ModuleHeader { name: "grpc-status".into(), value: grpc_status.into() };
+        let headers = if self.is_grpc() { &[header][..] } else { &[] };
+        // SAFETY: Envoy copies headers, body and details.
         unsafe {
             ffi::envoy_dynamic_module_callback_http_send_response(
                 self.envoy,
                 status,
-                std::ptr::null(),
-                0,
+                headers.as_ptr(),
+                headers.len(),
                 body.into(),
                 details.into(),
             );
         }
+    }
+
+    fn is_grpc(&self) -> bool {
+        let content_type = self.request_header("content-type", 0);
+        let rest = content_type.and_then(|(value, _)| value.strip_prefix(b"application/grpc"));
+        rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
     }
 
     /// Ends the exchange without a response.
@@ -130,7 +143,12 @@ pub unsafe fn on_request_headers(envoy: EnvoyPtr, filter: *mut Filter) -> u32 {
         || unsafe { (*filter).on_request_headers(&envoy) },
         || {
             if !envoy.answered.get() {
-                envoy.respond(500, "Sidegate: internal fault, request denied\n", "sidegate_fault");
+                envoy.respond(
+                    500,
+                    GRPC_INTERNAL,
+                    "Sidegate: internal fault, request denied\n",
+                    "sidegate_fault",
+                );
             }
             Next::Stop
         },

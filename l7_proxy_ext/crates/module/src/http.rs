@@ -4,7 +4,7 @@
 
 use crate::engine::{Engine, Judgement};
 use crate::facts::{Facts, KEY};
-use sidegate_abi::http::{Exchange, HttpFilter, Next};
+use sidegate_abi::http::{Exchange, GRPC_PERMISSION_DENIED, HttpFilter, Next};
 use sidegate_policy::HttpRequest;
 use sidegate_proto::v1::{Direction, HttpRecord, Reason, Verdict, VerdictRecord, verdict_record};
 use sidegate_stream::MergeKey;
@@ -115,7 +115,7 @@ fn deny(envoy: &Exchange, judgement: &Judgement) -> Next {
         Direction::Egress => "egress",
     };
     let body = format!("Denied by Sidegate policy ({direction}): {reason}.\n");
-    envoy.respond(FORBIDDEN, &body, "sidegate_denied");
+    envoy.respond(FORBIDDEN, GRPC_PERMISSION_DENIED, &body, "sidegate_denied");
     Next::Stop
 }
 
