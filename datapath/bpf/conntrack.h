@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * Which packets are replies. Forward packets are judged one by one, so that a revoked policy stops
+ * a live connection; replies pass because the connection that they answer was allowed.
+ */
+#pragma once
+
+#define SECOND 1000000000ULL
+#define TCP_TIMEOUT (6 * 3600 * SECOND)
+#define TCP_CLOSED_TIMEOUT (10 * SECOND)
+#define DATAGRAM_TIMEOUT (180 * SECOND)
+
+static __always_inline bool is_first_syn(const struct packet *p)
+{
+    return p->tuple.protocol == IPPROTO_TCP && (p->tcp_flags & TCP_SYN) &&
+           !(p->tcp_flags & TCP_ACK);
+}
+
+static __always_inline bool is_live(const struct packet *p, const struct conn *c, __u64 now)
+{
+    __u64 timeout = DATAGRAM_TIMEOUT;
+
+    if (p->tuple.protocol == IPPROTO_TCP)
+        timeout = c->flags & CT_CLOSING ? TCP_CLOSED_TIMEOUT : TCP_TIMEOUT;
+    return now - c->last_seen < timeout;
+}
+
+static __always_inline struct conn *find_conn(const struct packet *p, const struct tuple *t)
+{
+    struct conn *c = bpf_map_lookup_elem(&conntrack, t);
+    __u64 now = bpf_ktime_get_ns();
+
+    if (!c || !is_live(p, c, now))
+        return NULL;
+    if (!(c->flags & CT_CLOSING))
+        c->last_seen = now;
+    if (p->tcp_flags & TCP_RST)
+        c->flags |= CT_CLOSING;
+    return c;
+}
+
+/* The connection of which this packet is a reply; `begun` is the direction it began in here. */
+static __always_inline struct conn *find_reply(const struct packet *p, __u8 begun)
+{
+    struct tuple t = p->tuple;
+
+    swap_ends(&t);
+    t.direction = begun;
+    return find_conn(p, &t);
+}
+
+static __always_inline struct conn *find_forward(struct packet *p, __u8 direction)
+{
+    p->tuple.direction = direction;
+    return find_conn(p, &p->tuple);
+}
+
+/* An ICMP error passes if the packet that it is about belongs to a connection, whichever way. */
+static __always_inline bool concerns_conn(struct packet *p)
+{
+    return find_forward(p, EGRESS) || find_forward(p, INGRESS) || find_reply(p, EGRESS) ||
+           find_reply(p, INGRESS);
+}
+
+static __always_inline int remember(struct packet *p, __u8 direction, __u32 flags, __u32 peer)
+{
+    struct conn c = {.last_seen = bpf_ktime_get_ns(), .flags = flags, .peer_identity = peer};
+
+    p->tuple.direction = direction;
+    return bpf_map_update_elem(&conntrack, &p->tuple, &c, BPF_ANY);
+}
+
+static __always_inline void forget(struct packet *p, __u8 direction)
+{
+    p->tuple.direction = direction;
+    bpf_map_delete_elem(&conntrack, &p->tuple);
+}

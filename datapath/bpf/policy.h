@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/* The verdict of one endpoint in one direction. policy_engine/trace.py is the same in Python. */
+#pragma once
+
+struct judgement {
+    __u8 action;
+    __u8 audited;  /* would have been denied */
+    __u8 enforced; /* a rule allowed it, not the want of rules */
+    __u8 pad;
+    __u16 proxy_port;
+};
+
+static __always_inline int look_at(struct policy_key *key, struct judgement *j)
+{
+    struct policy_value *v = bpf_map_lookup_elem(&policy, key);
+
+    if (!v)
+        return 0;
+    if (v->action == ACTION_DENY)
+        return -1;
+    if (v->action == ACTION_ALLOW) {
+        j->action = ACTION_ALLOW;
+    } else if (j->action != ACTION_ALLOW) {
+        j->action = ACTION_REDIRECT;
+        j->proxy_port = v->proxy_port;
+    }
+    return 0;
+}
+
+/* Three keys of one peer: its port, any port of the protocol, anything. */
+static __always_inline int look_at_peer(struct policy_key *key, __u8 protocol, __be16 port,
+                                        struct judgement *j)
+{
+    key->protocol = protocol;
+    key->port = port;
+    if (look_at(key, j) < 0)
+        return -1;
+    key->port = 0;
+    if (look_at(key, j) < 0)
+        return -1;
+    key->protocol = 0;
+    return look_at(key, j);
+}
+
+static __always_inline void policy_lookup(struct policy_key *key, __u8 protocol, __be16 port,
+                                          struct judgement *j)
+{
+    __u32 identity = key->identity;
+
+    j->action = ACTION_DENY;
+    if (look_at_peer(key, protocol, port, j) < 0)
+        goto deny;
+    key->identity = 0;
+    if (identity && look_at_peer(key, protocol, port, j) < 0)
+        goto deny;
+    return;
+deny:
+    j->action = ACTION_DENY;
+}
+
+/* An endpoint without flags has no policy yet: deny. */
+static __always_inline struct judgement judge(__u16 endpoint_id, __u8 direction, __u32 peer,
+                                              const struct packet *p)
+{
+    struct policy_key key = {.endpoint_id = endpoint_id, .direction = direction, .identity = peer};
+    struct judgement j = {};
+    __u32 id = endpoint_id, *flags = bpf_map_lookup_elem(&endpoint_flags, &id);
+    bool icmp = p->tuple.protocol == IPPROTO_ICMP || p->tuple.protocol == IPPROTO_ICMPV6;
+
+    if (!flags)
+        return j;
+    if (!(*flags & (direction == INGRESS ? INGRESS_ENFORCED : EGRESS_ENFORCED))) {
+        j.action = ACTION_ALLOW;
+        return j;
+    }
+    j.enforced = 1;
+    policy_lookup(&key, p->tuple.protocol, icmp ? 0 : p->tuple.dport, &j);
+    if (j.action == ACTION_DENY &&
+        (*flags & (direction == INGRESS ? INGRESS_AUDIT : EGRESS_AUDIT))) {
+        j.action = ACTION_ALLOW;
+        j.audited = 1;
+    }
+    return j;
+}
+
+/* False only where the map lacks its default entries, which is a fault: the caller drops. */
+static __always_inline bool resolve(const struct addr *a, struct ipcache_value *to)
+{
+    struct ipcache_key key = {.prefixlen = 128};
+    struct ipcache_value *v;
+
+    __builtin_memcpy(key.addr, a, sizeof(key.addr));
+    v = bpf_map_lookup_elem(&ipcache, &key);
+    if (!v)
+        return false;
+    *to = *v;
+    return true;
+}

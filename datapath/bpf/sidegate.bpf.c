@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+/*
+ * The programs at the TCX hooks of a node.
+ *
+ *   from_endpoint  host side of a pod's veth, ingress: what the pod sends
+ *   to_endpoint    the same veth, egress: what the pod receives
+ *   from_netdev    uplink, ingress: peers beyond a router
+ *   to_netdev      uplink, egress
+ *   from_hairpin   ingress of the hairpin device: what to_endpoint had to turn round
+ *
+ * A connection is redirected once, at the first ingress hook it meets, where both ends are judged.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#ifndef BPF_F_CURRENT_NETNS
+#define BPF_F_CURRENT_NETNS (-1L)
+#endif
+#define TCX_NEXT -1
+#define TCX_PASS 0
+#define TCX_DROP 2
+
+#include "consts.h"
+#include "structs.h"
+#include "maps.h"
+#include "packet.h"
+#include "events.h"
+#include "conntrack.h"
+#include "policy.h"
+#include "redirect.h"
+
+char _license[] SEC("license") = "GPL";
+
+static __always_inline bool is_own_source(const struct packet *p, const struct endpoint *ep)
+{
+    if (p->family == 4)
+        return ep->ipv4 && p->source.w[3] == ep->ipv4;
+    return (ep->ipv6.d[0] || ep->ipv6.d[1]) && p->source.d[0] == ep->ipv6.d[0] &&
+           p->source.d[1] == ep->ipv6.d[1];
+}
+
+/* A connection that may begin, or go on, without Envoy. */
+static __always_inline int forward(struct packet *p, struct report *r, const struct judgement *j,
+                                   struct conn *known, __u32 peer)
+{
+    bool begins = is_first_syn(p) || (!known && p->tuple.protocol != IPPROTO_TCP);
+
+    r->verdict = j->audited ? VERDICT_AUDIT : VERDICT_FORWARDED;
+    count(p, r);
+    /* A connection whose entry was evicted is taken up again only where a rule allows this very
+     * direction: a reply must never make an entry the wrong way round. */
+    if (begins || (!known && j->enforced && !j->audited && !(p->tcp_flags & TCP_SYN))) {
+        if (remember(p, r->direction, 0, peer) < 0)
+            return drop(p, r, DROP_CONNTRACK_FULL);
+    }
+    if (begins)
+        report(p, r);
+    return TCX_NEXT;
+}
+
+static __always_inline int redirect(struct __sk_buff *skb, struct packet *p, struct report *r,
+                                    __u16 port, __u32 peer)
+{
+    if (p->tuple.protocol != IPPROTO_TCP)
+        return drop(p, r, DROP_NOT_TCP);
+    if (to_proxy(skb, p, port) < 0)
+        return drop(p, r, DROP_PROXY_DOWN);
+    r->verdict = VERDICT_REDIRECTED;
+    count(p, r);
+    if (is_first_syn(p)) {
+        if (remember(p, r->direction, CT_PROXIED, peer) < 0)
+            return drop(p, r, DROP_CONNTRACK_FULL);
+        report(p, r);
+    }
+    return TCX_PASS;
+}
+
+SEC("tc")
+int from_endpoint(struct __sk_buff *skb)
+{
+    struct packet p = {};
+    struct report r = {.direction = EGRESS};
+    struct ipcache_value dst = {};
+    struct judgement out, in = {.action = ACTION_ALLOW};
+    struct endpoint *ep;
+    struct conn *c;
+    __u32 ifindex = skb->ifindex;
+    int parsed = parse_packet(skb, &p);
+
+    if (parsed == PASS_UNJUDGED)
+        return TCX_NEXT;
+    ep = bpf_map_lookup_elem(&endpoints, &ifindex);
+    if (!ep)
+        return drop(&p, &r, DROP_UNKNOWN_ENDPOINT);
+    r.endpoint_id = ep->id;
+    r.source_identity = ep->identity;
+    if (parsed == PARSE_DROP)
+        return drop(&p, &r, p.reason);
+    if (!is_own_source(&p, ep))
+        return drop(&p, &r, DROP_INVALID_SOURCE);
+    if (p.icmp_error)
+        return concerns_conn(&p) ? TCX_NEXT : drop(&p, &r, DROP_POLICY_DENIED);
+
+    c = find_reply(&p, INGRESS);
+    if (c && !is_first_syn(&p)) {
+        if (!(c->flags & CT_PROXY_UPSTREAM))
+            return TCX_NEXT;
+        return to_proxy_socket(skb, &p) < 0 ? drop(&p, &r, DROP_PROXY_DOWN) : TCX_PASS;
+    }
+
+    if (!resolve(&p.tuple.daddr, &dst))
+        return drop(&p, &r, DROP_NO_IPCACHE);
+    r.destination_identity = dst.identity;
+    out = judge(ep->id, EGRESS, dst.identity, &p);
+    if (out.action == ACTION_DENY) {
+        forget(&p, EGRESS);
+        return drop(&p, &r, DROP_POLICY_DENIED);
+    }
+    if (dst.endpoint_id)
+        in = judge(dst.endpoint_id, INGRESS, ep->identity, &p);
+    if (in.action == ACTION_DENY) {
+        forget(&p, EGRESS);
+        r.direction = INGRESS;
+        r.endpoint_id = dst.endpoint_id;
+        return drop(&p, &r, DROP_POLICY_DENIED);
+    }
+    if (out.action == ACTION_REDIRECT || in.action == ACTION_REDIRECT) {
+        __u16 port = out.action == ACTION_REDIRECT ? out.proxy_port : in.proxy_port;
+
+        if (in.action == ACTION_REDIRECT && in.proxy_port != port)
+            return drop(&p, &r, DROP_PROXY_MISMATCH);
+        return redirect(skb, &p, &r, port, dst.identity);
+    }
+    c = find_forward(&p, EGRESS);
+    /* Its last L7 rule went, but it lives on where it began. */
+    if (c && (c->flags & CT_PROXIED) && !is_first_syn(&p) && to_proxy_socket(skb, &p) == 0)
+        return TCX_PASS;
+    return forward(&p, &r, &out, c, dst.identity);
+}
+
+SEC("tc")
+int to_endpoint(struct __sk_buff *skb)
+{
+    struct packet p = {};
+    struct report r = {.direction = INGRESS};
+    struct ipcache_value src = {};
+    struct judgement in;
+    struct endpoint *ep;
+    struct config *cfg;
+    struct bpf_sock *sk;
+    struct conn *c;
+    __u32 ifindex = skb->ifindex, zero = 0;
+    bool turn = false;
+    int parsed = parse_packet(skb, &p);
+
+    if (parsed == PASS_UNJUDGED)
+        return TCX_NEXT;
+    ep = bpf_map_lookup_elem(&endpoints, &ifindex);
+    if (!ep)
+        return drop(&p, &r, DROP_UNKNOWN_ENDPOINT);
+    r.endpoint_id = ep->id;
+    r.destination_identity = ep->identity;
+    if (parsed == PARSE_DROP)
+        return drop(&p, &r, p.reason);
+    if (p.icmp_error)
+        return concerns_conn(&p) ? TCX_NEXT : drop(&p, &r, DROP_POLICY_DENIED);
+
+    if (is_proxy_mark(skb->mark)) { /* judged when it came to Envoy, and by Envoy */
+        if (is_first_syn(&p) && remember(&p, INGRESS, CT_PROXY_UPSTREAM, 0) < 0)
+            return drop(&p, &r, DROP_CONNTRACK_FULL);
+        return TCX_NEXT;
+    }
+    if (!is_first_syn(&p) && find_reply(&p, EGRESS))
+        return TCX_NEXT;
+
+    if (!resolve(&p.tuple.saddr, &src))
+        return drop(&p, &r, DROP_NO_IPCACHE);
+    r.source_identity = src.identity;
+    in = judge(ep->id, INGRESS, src.identity, &p);
+    c = find_forward(&p, INGRESS);
+    if (src.identity == IDENTITY_HOST && p.tuple.protocol == IPPROTO_TCP && !is_first_syn(&p)) {
+        /* A process of the host answers Envoy, which speaks with the pod's address. */
+        sk = proxy_socket(skb, &p);
+        if (sk) {
+            bpf_sk_release(sk);
+            turn = true;
+        }
+    }
+    if (!turn && in.action == ACTION_DENY) {
+        forget(&p, INGRESS);
+        return drop(&p, &r, DROP_POLICY_DENIED);
+    }
+    if (turn || in.action == ACTION_REDIRECT) {
+        cfg = bpf_map_lookup_elem(&config, &zero);
+        if (!cfg || !cfg->hairpin_ifindex)
+            return drop(&p, &r, DROP_HAIRPIN);
+        return bpf_redirect(cfg->hairpin_ifindex, BPF_F_INGRESS);
+    }
+    return forward(&p, &r, &in, c, src.identity);
+}
+
+/* What comes to endpoints through a device at whose ingress it can be assigned. */
+static __always_inline int from_device(struct __sk_buff *skb, bool hairpin)
+{
+    struct packet p = {};
+    struct report r = {.direction = INGRESS};
+    struct ipcache_value src = {}, dst = {};
+    struct judgement in;
+    struct conn *c;
+
+    if (parse_packet(skb, &p) != PARSED || p.icmp_error)
+        return TCX_NEXT; /* for a pod, to_endpoint judges it */
+    if (!resolve(&p.tuple.daddr, &dst) || !resolve(&p.tuple.saddr, &src))
+        return drop(&p, &r, DROP_NO_IPCACHE);
+    r.source_identity = src.identity;
+    r.destination_identity = dst.identity;
+    r.endpoint_id = dst.endpoint_id;
+    if (!hairpin && (src.endpoint_id || src.identity == IDENTITY_HOST))
+        return drop(&p, &r, DROP_INVALID_SOURCE); /* our own addresses do not come from outside */
+    if (!dst.endpoint_id)
+        return TCX_NEXT;
+    c = is_first_syn(&p) ? NULL : find_reply(&p, EGRESS);
+    if (c && !(c->flags & CT_PROXY_UPSTREAM))
+        return TCX_NEXT;
+    if (c || (hairpin && !is_first_syn(&p))) {
+        if (to_proxy_socket(skb, &p) == 0)
+            return TCX_PASS;
+        if (c)
+            return drop(&p, &r, DROP_PROXY_DOWN);
+    }
+    in = judge(dst.endpoint_id, INGRESS, src.identity, &p);
+    if (in.action == ACTION_REDIRECT)
+        return redirect(skb, &p, &r, in.proxy_port, src.identity);
+    if (in.action == ACTION_ALLOW && !is_first_syn(&p)) {
+        c = find_forward(&p, INGRESS);
+        if (c && (c->flags & CT_PROXIED) && to_proxy_socket(skb, &p) == 0)
+            return TCX_PASS;
+    }
+    return TCX_NEXT;
+}
+
+SEC("tc")
+int from_netdev(struct __sk_buff *skb)
+{
+    return from_device(skb, false);
+}
+
+SEC("tc")
+int from_hairpin(struct __sk_buff *skb)
+{
+    bpf_skb_change_type(skb, PACKET_IS_HOST); /* it carries the pod's MAC address */
+    return from_device(skb, true);
+}
+
+/* Envoy's connections with a pod's address to peers beyond a router: their replies must find it. */
+SEC("tc")
+int to_netdev(struct __sk_buff *skb)
+{
+    struct packet p = {};
+
+    if (is_proxy_mark(skb->mark) && parse_packet(skb, &p) == PARSED && is_first_syn(&p) &&
+        remember(&p, EGRESS, CT_PROXY_UPSTREAM, 0) < 0)
+        return TCX_DROP;
+    return TCX_NEXT;
+}

@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/* Layouts of keys and values. See docs/architecture.md; datapath/maps.py decodes the same. */
+#pragma once
+
+struct addr {
+    union {
+        __u8 b[16];
+        __u32 w[4];
+        __u64 d[2];
+    };
+};
+
+struct ipcache_key {
+    __u32 prefixlen;
+    __u8 addr[16];
+};
+
+struct ipcache_value {
+    __u32 identity;
+    __u16 endpoint_id;
+    __u16 flags;
+};
+
+struct endpoint {
+    __u32 identity;
+    __u16 id;
+    __u16 pad;
+    __u32 ipv4; /* network order, 0 for none */
+    __u32 pad2;
+    struct addr ipv6;
+};
+
+struct policy_key {
+    __u16 endpoint_id;
+    __u8 direction;
+    __u8 protocol;
+    __u32 identity;
+    __be16 port;
+    __u16 pad;
+};
+
+struct policy_value {
+    __u8 action;
+    __u8 pad;
+    __u16 proxy_port; /* host order */
+};
+
+/* Addresses are v4-mapped, so that one map serves both families. */
+struct tuple {
+    struct addr saddr;
+    struct addr daddr;
+    __be16 sport;
+    __be16 dport;
+    __u8 protocol;
+    __u8 direction; /* of the hook that saw the connection begin */
+    __u16 pad;
+};
+
+#define CT_PROXIED 1        /* the client's side of a connection that Envoy terminates */
+#define CT_PROXY_UPSTREAM 2 /* Envoy's own connection with the client's address */
+#define CT_CLOSING 4        /* FIN or RST was seen */
+
+struct conn {
+    __u64 last_seen; /* ktime, ns */
+    __u32 flags;
+    __u32 peer_identity;
+};
+
+struct fragment_key {
+    struct addr saddr;
+    struct addr daddr;
+    __u32 id;
+    __u32 protocol;
+};
+
+struct fragment_value {
+    __be16 sport;
+    __be16 dport;
+};
+
+/* config[0] */
+struct config {
+    __u32 hairpin_ifindex;
+    __u32 pad;
+};
+
+struct event {
+    __u64 ktime;
+    struct addr saddr;
+    struct addr daddr;
+    __u32 source_identity;
+    __u32 destination_identity;
+    __be16 sport;
+    __be16 dport;
+    __u16 endpoint_id; /* whose policy decided */
+    __u8 protocol;
+    __u8 direction;
+    __u8 verdict;
+    __u8 reason;
+    __u8 tcp_flags;
+    __u8 family; /* 4 or 6 */
+    __u32 pad;
+};
+
+struct counter {
+    __u64 packets;
+    __u64 bytes;
+};
