@@ -135,9 +135,7 @@ class Map:
         for _ in range(2 * self.max_entries):
             key = ctypes.create_string_buffer(previous or b"", max(self.key_size, 1))
             address = ctypes.addressof(key) if previous is not None else 0
-            attributes = struct.pack(
-                "<IIQQQ", self.fd, 0, address, ctypes.addressof(following), 0
-            )
+            attributes = struct.pack("<IIQQQ", self.fd, 0, address, ctypes.addressof(following), 0)
             try:
                 _bpf(_MAP_GET_NEXT_KEY, attributes, f"map {self.name}")
             except BpfError as error:

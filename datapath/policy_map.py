@@ -1,0 +1,91 @@
+"""The policy entries of endpoints in the kernel, moved by differences only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from datapath.codec import (
+    policy_key,
+    policy_key_fields,
+    policy_value,
+)
+from datapath.consts import EndpointFlag
+from datapath.libbpf import Map
+from policy_engine.model import Direction, EndpointPolicy, Parser
+
+_FLAGS = {
+    Direction.INGRESS: (EndpointFlag.INGRESS_ENFORCED, EndpointFlag.INGRESS_AUDIT),
+    Direction.EGRESS: (EndpointFlag.EGRESS_ENFORCED, EndpointFlag.EGRESS_AUDIT),
+}
+CLOSED = EndpointFlag.INGRESS_ENFORCED | EndpointFlag.EGRESS_ENFORCED
+
+
+class PolicyMap:
+    """Keeps a copy of each endpoint's entries, so that a change writes what changed only."""
+
+    def __init__(self, policy: Map, flags: Map, proxy_ports: Mapping[Parser, int]) -> None:
+        self._policy, self._flags, self._proxy_ports = policy, flags, proxy_ports
+        self._entries: dict[int, dict[bytes, bytes]] = {}
+        for key, value in policy.items():  # what an earlier agent wrote
+            self._entries.setdefault(policy_key_fields(key)[0], {})[key] = value
+
+    def close(self, endpoint_id: int) -> None:
+        """Nothing passes until the next :meth:`sync`."""
+        self._flags.set(_id(endpoint_id), _flags(CLOSED))
+        self._remove(endpoint_id, self._entries.pop(endpoint_id, {}))
+
+    def sync(self, endpoint_id: int, policy: EndpointPolicy) -> int:
+        """The number of writes. At no moment is more allowed than before or after.
+
+        Enforcement is switched on after its entries exist and off before they go. Where the map is
+        full the endpoint is closed and BpfError raised.
+        """
+        wanted = {
+            policy_key(endpoint_id, key): policy_value(
+                entry.action, self._proxy_ports[entry.parser] if entry.parser else 0
+            )
+            for key, entry in policy.entries.items()
+        }
+        known = self._entries.setdefault(endpoint_id, {})
+        before = self._policy.writes + self._flags.writes
+        flags = _flags_of(policy)
+        try:
+            for key, value in wanted.items():
+                if known.get(key) != value:
+                    self._policy.set(key, value)
+                    known[key] = value
+        except OSError:
+            self.close(endpoint_id)
+            raise
+        if self._flags.get(_id(endpoint_id)) != flags:
+            self._flags.set(_id(endpoint_id), flags)
+        stale = {key: known[key] for key in known.keys() - wanted.keys()}
+        self._remove(endpoint_id, stale)
+        return self._policy.writes + self._flags.writes - before
+
+    def forget(self, endpoint_id: int) -> None:
+        self._flags.delete(_id(endpoint_id))
+        self._remove(endpoint_id, self._entries.pop(endpoint_id, {}))
+
+    def _remove(self, endpoint_id: int, entries: Mapping[bytes, bytes]) -> None:
+        known = self._entries.get(endpoint_id, {})
+        for key in entries:
+            self._policy.delete(key)
+            known.pop(key, None)
+
+
+def _id(endpoint_id: int) -> bytes:
+    return endpoint_id.to_bytes(4, "little")
+
+
+def _flags(flags: EndpointFlag) -> bytes:
+    return int(flags).to_bytes(4, "little")
+
+
+def _flags_of(policy: EndpointPolicy) -> bytes:
+    flags = EndpointFlag(0)
+    for direction, (enforced, audit) in _FLAGS.items():
+        own = policy.direction(direction)
+        flags |= enforced if own.enforced else EndpointFlag(0)
+        flags |= audit if own.audit else EndpointFlag(0)
+    return _flags(flags)

@@ -1,0 +1,81 @@
+"""What the redirect needs of a node's network besides BPF: a rule, a route, the hairpin device."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from pathlib import Path
+
+from pyroute2 import IPRoute, NetlinkError
+
+from datapath.consts import MARK_MASK, MARK_TO_PROXY
+
+TABLE = 2004
+HAIRPIN, HAIRPIN_PEER = "sg_hairpin", "sg_hairpin0"
+_RULE_PRIORITY = 9
+_FAMILIES = (socket.AF_INET, socket.AF_INET6)
+
+
+def set_up() -> int:
+    """Idempotent. Packets with the redirect mark are delivered locally; returns the hairpin's
+    ifindex. Raises NetlinkError."""
+    with IPRoute() as ip:
+        lo = ip.link_lookup(ifname="lo")[0]
+        ip.link("set", index=lo, state="up")
+        for family in _FAMILIES:
+            _quietly(ip.rule, "add", errno.EEXIST, **_rule(family))
+            ip.route("replace", family=family, **_route(lo))
+        if not ip.link_lookup(ifname=HAIRPIN):
+            ip.link("add", ifname=HAIRPIN, kind="veth", peer={"ifname": HAIRPIN_PEER})
+        for name in (HAIRPIN, HAIRPIN_PEER):
+            _sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "1")
+            ip.link("set", index=ip.link_lookup(ifname=name)[0], state="up", arp=False)
+        # What it carries comes from the host's own addresses.
+        _sysctl(f"net/ipv4/conf/{HAIRPIN}/accept_local", "1")
+        _sysctl(f"net/ipv4/conf/{HAIRPIN}/rp_filter", "0")
+        _sysctl(f"net/ipv6/conf/{HAIRPIN}/disable_ipv6", "0")
+        _sysctl("net/ipv4/conf/all/rp_filter", "0")
+        found: list[int] = ip.link_lookup(ifname=HAIRPIN)
+        return found[0]
+
+
+def tear_down() -> None:
+    """The reverse; what is already gone is no error."""
+    with IPRoute() as ip:
+        for family in _FAMILIES:
+            _quietly(ip.rule, "del", errno.ENOENT, **_rule(family))
+            _quietly(ip.flush_routes, None, errno.ENOENT, family=family, table=TABLE)
+        for index in ip.link_lookup(ifname=HAIRPIN):
+            ip.link("del", index=index)
+
+
+def ifindex_of(name: str) -> int:
+    """Raises OSError where there is no such interface."""
+    return socket.if_nametoindex(name)
+
+
+def _rule(family: int) -> dict[str, int]:
+    return {
+        "family": family,
+        "table": TABLE,
+        "priority": _RULE_PRIORITY,
+        "fwmark": MARK_TO_PROXY,
+        "fwmask": MARK_MASK,
+    }
+
+
+def _route(lo: int) -> dict[str, object]:
+    return {"dst": "default", "table": TABLE, "type": "local", "oif": lo, "scope": 254}
+
+
+def _quietly(call: object, command: str | None, number: int, **arguments: object) -> None:
+    assert callable(call)
+    try:
+        call(*([command] if command else []), **arguments)
+    except NetlinkError as error:
+        if error.code != number:
+            raise
+
+
+def _sysctl(name: str, value: str) -> None:
+    (Path("/proc/sys") / name).write_text(value)
