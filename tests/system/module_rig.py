@@ -29,6 +29,8 @@ ROOT = Path(__file__).parents[2]
 LIBRARY = ROOT / "l7_proxy_ext" / "lib" / "libsidegate.so"
 ENVOY = next((ROOT / ".venv").glob("lib/python*/site-packages/envoy/_bin/envoy"))
 
+QUIET = ("-l", "warning")
+
 CLIENT, STRANGER, SERVER, BACKEND = "127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"
 CLIENT_IDENTITY, SERVER_IDENTITY, WORLD = 1001, 1002, 2
 SERVER_ID = 7
@@ -125,7 +127,7 @@ class Agent(pb_grpc.PolicyServiceServicer):
             await asyncio.sleep(0.01)
         raise AssertionError(f"no record with {fields} in {self.records}")
 
-    async def StreamPolicies(  # noqa: N802
+    async def StreamPolicies(
         self, requests: AsyncIterator[pb.PolicyRequest], _context: Any
     ) -> AsyncIterator[pb.PolicyResponse]:
         first = await anext(requests)
@@ -143,7 +145,7 @@ class Agent(pb_grpc.PolicyServiceServicer):
         finally:
             acks.cancel()
 
-    async def StreamVerdicts(  # noqa: N802
+    async def StreamVerdicts(
         self, batches: AsyncIterator[pb.VerdictBatch], _context: Any
     ) -> pb.VerdictSummary:
         async for batch in batches:
@@ -285,8 +287,17 @@ class Rig:
         bootstrap = self.folder / "bootstrap.json"
         bootstrap.write_text(json.dumps(self.bootstrap()))
         with (self.folder / "envoy.log").open("wb") as log:
-            self._envoy = subprocess.Popen(
-                [ENVOY, "-c", bootstrap, "--concurrency", "2", "--disable-hot-restart", "-l", "warning"],
+            self._envoy = subprocess.Popen(  # noqa: ASYNC220
+                [
+                    ENVOY,
+                    "-c",
+                    bootstrap,
+                    "--concurrency",
+                    "2",
+                    "--disable-hot-restart",
+                    "-l",
+                    "warning",
+                ],
                 env=os.environ | {"ENVOY_DYNAMIC_MODULES_SEARCH_PATH": str(LIBRARY.parent)},
                 stdout=log,
                 stderr=log,
@@ -354,7 +365,7 @@ async def http_backend(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
     writer.close()
 
 
-class _Echo(grpc.GenericRpcHandler):
+class _Echo(grpc.GenericRpcHandler[bytes, bytes]):
     def service(self, _details: grpc.HandlerCallDetails) -> Any:
         async def echo(request: bytes, _context: Any) -> bytes:
             return request

@@ -1,9 +1,9 @@
 //! Who an address is: the node's pinned `ipcache` map (layout: docs/architecture.md).
 
 use crate::facts::mapped;
+use foldhash::HashMap;
 use sidegate_abi::bpf::{Counter, Map};
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;

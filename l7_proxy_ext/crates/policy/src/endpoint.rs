@@ -119,6 +119,9 @@ struct Group {
     allow: Rules,
 }
 
+/// First port, last port, peers.
+type GroupKey = (u16, u16, Option<Box<[u32]>>);
+
 #[derive(Debug, Default)]
 struct Rules {
     /// A rule without L7, which matches everything.
@@ -152,7 +155,7 @@ impl Direction {
     fn add(
         &mut self,
         rule: &v1::PortRule,
-        numbers: &mut HashMap<(u16, u16, Option<Box<[u32]>>), usize>,
+        numbers: &mut HashMap<GroupKey, usize>,
     ) -> Result<(), Fault> {
         let (first_port, last_port) = ports(rule)?;
         let peers = (!rule.any_peer).then(|| {

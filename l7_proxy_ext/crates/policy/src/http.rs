@@ -19,11 +19,18 @@ pub trait HttpRequest {
 }
 
 #[derive(Debug)]
+struct Header {
+    name: Box<str>,
+    /// None: presence is enough.
+    value: Option<Box<[u8]>>,
+}
+
+#[derive(Debug)]
 struct Rule {
     origin: usize,
     method: Pattern,
     host: Pattern,
-    headers: Vec<(Box<str>, Option<Box<[u8]>>)>,
+    headers: Vec<Header>,
     path: Pattern,
     path_source: Box<str>,
 }
@@ -32,10 +39,12 @@ impl Rule {
     fn matches(&self, request: &impl HttpRequest) -> bool {
         self.method.matches(request.method())
             && self.host.matches(request.host())
-            && self.headers.iter().all(|(name, value)| match (request.header(name), value) {
-                (Some(actual), Some(value)) => *actual == **value,
-                (Some(_), None) => true,
-                (None, _) => false,
+            && self.headers.iter().all(|header| {
+                match (request.header(&header.name), &header.value) {
+                    (Some(actual), Some(value)) => *actual == **value,
+                    (Some(_), None) => true,
+                    (None, _) => false,
+                }
             })
     }
 }
@@ -68,9 +77,9 @@ impl HttpRules {
             headers: rule
                 .headers
                 .iter()
-                .map(|header| {
-                    let value = header.has_value.then(|| header.value.as_bytes().into());
-                    (header.name.as_str().into(), value)
+                .map(|header| Header {
+                    name: header.name.as_str().into(),
+                    value: header.has_value.then(|| header.value.as_bytes().into()),
                 })
                 .collect(),
         });

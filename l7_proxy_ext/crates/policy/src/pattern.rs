@@ -90,7 +90,8 @@ mod tests {
 
     #[test]
     fn wrong_patterns_are_refused() {
-        for source in ["(", "a)|(b", "[", "*", r"(?<n>a)\k<n>", "(?x) a.* # b", "a{100000}{100000}"] {
+        for source in ["(", "a)|(b", "[", "*", r"(?<n>a)\k<n>", "(?x) a.* # b", "a{100000}{100000}"]
+        {
             assert!(Pattern::new(source).is_err(), "{source}");
         }
     }

@@ -1,9 +1,9 @@
 //! The policies in force.
 
 use arc_swap::ArcSwap;
+use foldhash::HashMap;
 use sidegate_policy::Endpoint;
 use sidegate_proto::v1;
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -29,7 +29,7 @@ impl Policies {
     /// Gives back the policies that were refused; their endpoints are left without one.
     pub fn apply(&self, response: &v1::PolicyResponse) -> Vec<v1::EndpointError> {
         let mut endpoints = match response.full {
-            true => HashMap::new(),
+            true => HashMap::default(),
             false => HashMap::clone(&self.endpoints.load()),
         };
         let mut errors = Vec::new();

@@ -1,11 +1,12 @@
 //! The log of verdicts: workers put them in and never wait, the stream's thread takes them out.
 
+use foldhash::HashMap;
+use foldhash::fast::RandomState;
 use sidegate_proto::v1;
-use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{BuildHasher, Hash};
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
@@ -40,13 +41,12 @@ struct Merge {
 }
 
 /// What makes an allowed verdict equal to another, in the order that its maker likes.
-pub struct MergeKey(DefaultHasher);
+pub struct MergeKey(u64);
 
 impl MergeKey {
     pub fn new(of: impl Hash) -> Self {
-        let mut hasher = DefaultHasher::new();
-        of.hash(&mut hasher);
-        Self(hasher)
+        static STATE: LazyLock<RandomState> = LazyLock::new(RandomState::default);
+        Self(STATE.hash_one(of))
     }
 }
 
@@ -65,7 +65,7 @@ impl Verdicts {
         latency_nanos: u64,
         record: impl FnOnce() -> v1::VerdictRecord,
     ) {
-        let key = key.0.finish();
+        let MergeKey(key) = key;
         let mut shard = self.shard();
         if let Some(merge) = shard.merges.get_mut(&key) {
             merge.record.count += 1;
