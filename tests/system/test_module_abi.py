@@ -7,7 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from module_rig import ENVOY, LIBRARY
+
+from tests.system.module_rig import ENVOY, LIBRARY
 
 pytestmark = pytest.mark.system
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import grpc
 import pytest
-from module_rig import (
+
+from sidegate_api.policy.v1 import policy_pb2 as pb
+from tests.system.module_rig import (
     CLIENT_IDENTITY,
     SERVER_ID,
     SERVER_IDENTITY,
@@ -21,8 +23,6 @@ from module_rig import (
     get,
     rig,
 )
-
-from sidegate_api.policy.v1 import policy_pb2 as pb
 
 pytestmark = pytest.mark.system
 
