@@ -76,7 +76,7 @@ class Programs:
         pinned = {
             path.name: libbpf.get_pinned(path)
             for path in self._directory.iterdir()
-            if path.is_file()
+            if path.is_file() and "." not in path.name  # progs.debug and maps.debug are bpffs own
         }
         try:
             maps, programs = libbpf.load_object(object_file, pinned)

@@ -198,7 +198,8 @@ static __always_inline int parse_ipv6(struct __sk_buff *skb, struct packet *p)
     return parse_l4(skb, off, p);
 }
 
-/* Router and neighbour solicitation and advertisement: how addresses are found at all. */
+/* Router and neighbour solicitation and advertisement, and multicast listener reports: how
+ * addresses are found at all. None of it is ever routed. */
 static __always_inline bool is_neighbour_discovery(struct __sk_buff *skb)
 {
     struct ipv6hdr ip;
@@ -206,6 +207,9 @@ static __always_inline bool is_neighbour_discovery(struct __sk_buff *skb)
 
     if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)) < 0)
         return false;
+    if (ip.nexthdr == IPPROTO_HOPOPTS && ip.hop_limit == 1 && ip.daddr.s6_addr[0] == 0xff &&
+        ip.daddr.s6_addr[1] == 2)
+        return true;
     if (ip.nexthdr != IPPROTO_ICMPV6 || ip.hop_limit != 255)
         return false;
     if (bpf_skb_load_bytes(skb, ETH_HLEN + sizeof(ip), &type, 1) < 0)

@@ -1,0 +1,401 @@
+"""The datapath on the real kernel: who reaches whom, which way, and what happens in faults."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+
+from datapath.codec import Endpoint
+from datapath.consts import DropReason, Verdict
+from datapath.facade import Datapath, DatapathConfig
+from policy_engine.compile import entries_of
+from policy_engine.model import (
+    DirectionPolicy,
+    EndpointPolicy,
+    HttpRule,
+    Parser,
+    PortRule,
+    Protocol,
+)
+from tests.system.netns import Node, Pod, inside, ip
+from tests.system.stand_in import StandIn
+
+pytestmark = pytest.mark.system
+
+OPEN = DirectionPolicy()
+CLOSED = DirectionPolicy(enforced=True)
+FAMILIES = [4, 6]
+_FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
+A, B = 300, 301
+
+
+def allow(
+    *peers: int, port: int = 8080, parser: Parser | None = None, audit: bool = False
+) -> DirectionPolicy:
+    rule = PortRule("t", frozenset(peers), Protocol.TCP, port, parser=parser, http=(HttpRule(),))
+    return DirectionPolicy(True, audit, (rule,))
+
+
+def http(*peers: int) -> DirectionPolicy:
+    return allow(*peers, parser=Parser.HTTP)
+
+
+class Rig:
+    """Pods a (endpoint 1, identity A) and b (endpoint 2, identity B, echo servers), a remote."""
+
+    def __init__(self, bpf_dir: Path) -> None:
+        self.node = Node()
+        self.bpf_dir = bpf_dir
+        self.a, self.b = self.node.add_pod(), self.node.add_pod()
+        self.datapath = self.start()
+        for number, identity, pod in ((1, A, self.a), (2, B, self.b)):
+            with inside(self.node.name):
+                self.datapath.attach_endpoint(
+                    Endpoint(number, identity, pod.ifindex, pod.ipv4, pod.ipv6)
+                )
+            for address in (pod.ipv4, pod.ipv6):
+                self.datapath.upsert_ipcache(ip_network(address), identity, number)
+            self.set(number)
+        for own in ("10.9.0.1", "fd00:9::1", "192.0.2.1", "2001:db8::1"):
+            self.datapath.upsert_ipcache(ip_network(own), 1)
+        self._servers: list[socket.socket] = []
+        self.proxy: StandIn | None = None
+
+    def start(self) -> Datapath:
+        with inside(self.node.name):
+            return Datapath(DatapathConfig(self.bpf_dir, ("up0",)))
+
+    def set(
+        self, endpoint: int, ingress: DirectionPolicy = OPEN, egress: DirectionPolicy = OPEN
+    ) -> int:
+        identity = A if endpoint == 1 else B
+        entries = entries_of(ingress, egress)
+        return self.datapath.sync_policy(
+            endpoint, EndpointPolicy(endpoint, identity, ingress, egress, entries)
+        )
+
+    def serve(self, netns: str, port: int = 8080, kind: int = socket.SOCK_STREAM) -> None:
+        for family, host in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
+            with inside(netns):
+                server = socket.socket(family, kind)
+            if family == socket.AF_INET6:
+                server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            server.bind((host, port))
+            self._servers.append(server)
+            target = self._echo_datagrams if kind == socket.SOCK_DGRAM else self._accept
+            if kind == socket.SOCK_STREAM:
+                server.listen(64)
+            threading.Thread(target=target, args=(server,), daemon=True).start()
+
+    def _accept(self, server: socket.socket) -> None:
+        while True:
+            try:
+                client, peer = server.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._echo, args=(client, peer[0]), daemon=True).start()
+
+    def _echo(self, client: socket.socket, peer: str) -> None:
+        with contextlib.suppress(OSError), client:
+            while client.recv(4096):
+                client.sendall(peer.encode())
+
+    def _echo_datagrams(self, server: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while (received := server.recvfrom(8192))[1]:
+                server.sendto(b"pong", received[1])
+
+    def close(self) -> None:
+        for server in self._servers:
+            with contextlib.suppress(OSError):
+                server.shutdown(socket.SHUT_RDWR)
+            server.close()
+        if self.proxy:
+            self.proxy.close()
+        with inside(self.node.name):
+            self.datapath.destroy()
+        self.node.close()
+
+    def reasons(self) -> set[DropReason]:
+        return {e.reason for e in self.datapath.read_events() if e.verdict is Verdict.DROPPED}
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    made = Rig(tmp_path / "bpf")
+    made.serve(made.b.netns)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def connect(netns: str, address: str, port: int = 8080, timeout: float = 0.5) -> socket.socket:
+    with inside(netns):
+        made = socket.socket(_FAMILY[6 if ":" in address else 4])
+    made.settimeout(timeout)
+    made.connect((address, port))
+    return made
+
+
+def ask(connection: socket.socket) -> str:
+    connection.sendall(b"x")
+    return connection.recv(100).decode()
+
+
+def reach(netns: str, to: Pod | str, family: int = 4, port: int = 8080) -> str:
+    """What the server saw as the peer, with ``P`` before it by way of the proxy; or the failure."""
+    address = to if isinstance(to, str) else to.address(family)
+    try:
+        with connect(netns, address, port) as connection:
+            return ask(connection)
+    except TimeoutError:
+        return "dropped"
+    except ConnectionError:
+        return "reset"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("case", "ingress", "egress", "seen"),
+    [
+        ("no policy allows", OPEN, OPEN, "direct"),
+        ("default deny of the server", CLOSED, OPEN, "dropped"),
+        ("default deny of the client", OPEN, CLOSED, "dropped"),
+        ("ingress allows this identity", allow(A), OPEN, "direct"),
+        ("ingress allows another identity", allow(B), OPEN, "dropped"),
+        ("ingress allows another port", allow(A, port=81), OPEN, "dropped"),
+        ("any port", allow(A, port=0), OPEN, "direct"),
+        ("egress allows the server", OPEN, allow(B), "direct"),
+        ("audit passes what would be denied", allow(B, audit=True), OPEN, "direct"),
+        ("ingress selects L7", http(A), OPEN, "proxied"),
+        ("egress selects L7", OPEN, http(B), "proxied"),
+        ("both select L7", http(A), http(B), "proxied"),
+        ("different protocols at both ends", http(A), allow(B, parser=Parser.KAFKA), "dropped"),
+        ("L7 for another peer", http(B), OPEN, "dropped"),
+    ],
+)
+def test_pod_to_pod(
+    rig: Rig, case: str, ingress: DirectionPolicy, egress: DirectionPolicy, seen: str, family: int
+) -> None:
+    rig.proxy = StandIn(rig.node.name)
+    rig.set(1, egress=egress)
+    rig.set(2, ingress=ingress)
+    source = rig.a.address(family)
+    wanted = {"direct": source, "proxied": "P" + source}.get(seen, seen)
+    assert reach(rig.a.netns, rig.b, family) == wanted, case
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("policy", [http, allow])
+def test_peer_beyond_a_router_to_a_pod(rig: Rig, family: int, policy: object) -> None:
+    assert callable(policy)
+    rig.proxy = StandIn(rig.node.name)
+    rig.set(2, ingress=policy(2))
+    mark = "P" if policy is http else ""
+    remote = rig.node.remote
+    assert reach(remote.netns, rig.b, family) == mark + remote.address(family)
+    rig.set(2, ingress=policy(A))
+    assert reach(remote.netns, rig.b, family) == "dropped"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("policy", [http, allow])
+def test_pod_to_a_peer_beyond_a_router(rig: Rig, family: int, policy: object) -> None:
+    assert callable(policy)
+    rig.proxy = StandIn(rig.node.name)
+    rig.serve(rig.node.remote.netns)
+    rig.set(1, egress=policy(2))
+    mark = "P" if policy is http else ""
+    assert reach(rig.a.netns, rig.node.remote, family) == mark + rig.a.address(family)
+    rig.set(1, egress=policy(B))
+    assert reach(rig.a.netns, rig.node.remote, family) == "dropped"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("policy", [http, allow])
+def test_process_of_the_host_to_a_pod(rig: Rig, family: int, policy: object) -> None:
+    assert callable(policy)
+    rig.proxy = StandIn(rig.node.name)
+    rig.set(2, ingress=policy(1))
+    seen = reach(rig.node.name, rig.b, family)
+    assert seen.startswith("P") == (policy is http)
+    assert seen not in ("dropped", "reset")
+    rig.set(2, ingress=policy(A))
+    assert reach(rig.node.name, rig.b, family) == "dropped"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("policy", [http, allow])
+def test_pod_to_a_process_of_the_host(rig: Rig, family: int, policy: object) -> None:
+    assert callable(policy)
+    rig.proxy = StandIn(rig.node.name)
+    rig.serve(rig.node.name, 8080)  # a wildcard listener on the very port: not to be taken for ours
+    address = "10.9.0.1" if family == 4 else "fd00:9::1"
+    rig.set(1, egress=policy(1))
+    mark = "P" if policy is http else ""
+    assert reach(rig.a.netns, address) == mark + rig.a.address(family)
+    rig.set(1, egress=policy(B))
+    assert reach(rig.a.netns, address) == "dropped"
+
+
+def test_a_revoked_policy_stops_a_live_connection(rig: Rig) -> None:
+    rig.set(2, ingress=allow(A))
+    with connect(rig.a.netns, rig.b.address(4)) as live:
+        assert ask(live) == rig.a.address(4)
+        rig.set(2, ingress=CLOSED)
+        with pytest.raises(TimeoutError):
+            ask(live)
+
+
+def test_a_live_connection_survives_a_new_agent(rig: Rig) -> None:
+    rig.set(2, ingress=allow(A))
+    with connect(rig.a.netns, rig.b.address(4)) as live:
+        rig.datapath = rig.start()
+        assert ask(live) == rig.a.address(4)
+    assert rig.set(2, ingress=allow(A)) == 0, "the new agent knows what the kernel holds"
+    assert reach(rig.b.netns, rig.a) == "reset", "nothing listens there, and nothing dropped it"
+
+
+def test_a_connection_older_than_its_policy_is_reset(rig: Rig) -> None:
+    rig.proxy = StandIn(rig.node.name)
+    with connect(rig.a.netns, rig.b.address(4)) as live:
+        assert ask(live) == rig.a.address(4)
+        rig.set(2, ingress=http(A))
+        with pytest.raises(ConnectionError):
+            ask(live)
+            ask(live)
+
+
+def test_a_redirected_connection_outlives_its_last_l7_rule(rig: Rig) -> None:
+    rig.proxy = StandIn(rig.node.name)
+    rig.set(2, ingress=http(A))
+    with connect(rig.a.netns, rig.b.address(4)) as live:
+        assert ask(live) == "P" + rig.a.address(4)
+        rig.set(2, ingress=allow(A))
+        assert ask(live) == "P" + rig.a.address(4)
+        assert reach(rig.a.netns, rig.b) == rig.a.address(4)
+        rig.set(2, ingress=CLOSED)
+        with pytest.raises(TimeoutError):
+            ask(live)
+
+
+def test_without_a_proxy_selected_traffic_is_dropped_and_the_rest_is_not(rig: Rig) -> None:
+    rig.serve(rig.b.netns, 9090)
+    rules = (*http(A).rules, *allow(A, port=9090).rules)
+    rig.set(2, ingress=DirectionPolicy(True, False, rules))
+    list(rig.datapath.read_events())
+    assert reach(rig.a.netns, rig.b) == "dropped"
+    assert rig.reasons() == {DropReason.PROXY_DOWN}
+    assert reach(rig.a.netns, rig.b, port=9090) == rig.a.address(4)
+
+
+def test_a_new_endpoint_is_closed_until_its_first_policy(rig: Rig) -> None:
+    pod = rig.node.add_pod()
+    with inside(rig.node.name):
+        rig.datapath.attach_endpoint(Endpoint(3, 302, pod.ifindex, pod.ipv4, pod.ipv6))
+    assert reach(pod.netns, rig.b) == "dropped"
+
+
+def test_another_pods_address_is_dropped_at_the_source(rig: Rig) -> None:
+    rig.set(2, ingress=allow(302))
+    forged = "10.9.0.77"
+    rig.datapath.upsert_ipcache(ip_network(forged), 302)
+    ip("addr", "add", f"{forged}/32", "dev", "eth0", netns=rig.a.netns)
+    list(rig.datapath.read_events())
+    with inside(rig.a.netns):
+        client = socket.socket()
+    with client:
+        client.settimeout(0.3)
+        client.bind((forged, 0))
+        with pytest.raises(TimeoutError):
+            client.connect((rig.b.address(4), 8080))
+    assert rig.reasons() == {DropReason.INVALID_SOURCE}
+
+
+def test_a_mark_that_a_pod_sets_is_not_ours(rig: Rig) -> None:
+    rig.set(2, ingress=CLOSED)
+    with inside(rig.a.netns):
+        client = socket.socket()
+    with client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, 0xA00)
+        client.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            client.connect((rig.b.address(4), 8080))
+
+
+def test_a_vlan_tag_is_no_way_around(rig: Rig) -> None:
+    list(rig.datapath.read_events())
+    with inside(rig.a.netns):
+        raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+    ends = bytes.fromhex("02000000020a" + "02000000010a")
+    with raw:
+        raw.bind(("eth0", 0))
+        raw.send(ends + bytes.fromhex("8100" + "0007" + "0800") + bytes(60))
+    time.sleep(0.05)
+    assert rig.reasons() == {DropReason.NOT_IP}
+
+
+def asked(rig: Rig, family: int, payload: bytes) -> bool:
+    """Whether b answers a datagram of a's."""
+    with inside(rig.a.netns):
+        client = socket.socket(_FAMILY[family], socket.SOCK_DGRAM)
+    with client:
+        client.settimeout(0.3)
+        client.sendto(payload, (rig.b.address(family), 5353))
+        try:
+            return client.recv(10) == b"pong"
+        except TimeoutError:
+            return False
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_datagrams_are_judged_and_their_replies_pass(rig: Rig, family: int) -> None:
+    rig.serve(rig.b.netns, 5353, socket.SOCK_DGRAM)
+    rule = PortRule("t", frozenset({A}), Protocol.UDP, 5353)
+
+    rig.set(1, ingress=CLOSED)
+    rig.set(2, ingress=DirectionPolicy(True, False, (rule,)))
+    assert asked(rig, family, b"ping")
+    rig.set(2, ingress=CLOSED)
+    assert not asked(rig, family, b"ping")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_fragments_follow_their_first_one(rig: Rig, family: int) -> None:
+    rig.serve(rig.b.netns, 5353, socket.SOCK_DGRAM)
+    rule = PortRule("t", frozenset({A}), Protocol.UDP, 5353)
+    rig.set(2, ingress=DirectionPolicy(True, False, (rule,)))
+    assert asked(rig, family, bytes(4000))
+    rig.set(2, ingress=DirectionPolicy(True, False, (replace(rule, port=5354),)))
+    assert not asked(rig, family, bytes(4000))
+
+
+def test_events_name_both_identities_and_the_endpoint(rig: Rig) -> None:
+    rig.set(2, ingress=allow(A))
+    list(rig.datapath.read_events())
+    assert reach(rig.a.netns, rig.b) == rig.a.address(4)
+    time.sleep(0.05)
+    events = [e for e in rig.datapath.read_events() if e.dport == 8080]
+    seen = {(e.direction.name, e.verdict, e.source_identity, e.destination_identity, e.endpoint_id)
+            for e in events}  # fmt: skip
+    assert seen == {
+        ("EGRESS", Verdict.FORWARDED, A, B, 1),
+        ("INGRESS", Verdict.FORWARDED, A, B, 2),
+    }
+
+
+def test_a_change_writes_what_changed_only(rig: Rig) -> None:
+    many = tuple(PortRule("t", frozenset({A}), Protocol.TCP, p) for p in range(1, 500))
+    rig.set(2, ingress=DirectionPolicy(True, False, many))
+    assert rig.set(2, ingress=DirectionPolicy(True, False, (*many, *allow(A).rules))) == 1
+    assert rig.set(2, ingress=DirectionPolicy(True, False, many)) == 1
