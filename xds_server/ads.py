@@ -1,0 +1,140 @@
+"""ADS over gRPC: the streams of `xds_server.stream` put to work."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from envoy.service.discovery.v3 import ads_pb2_grpc
+
+from xds_server.cache import ResourceCache
+from xds_server.policy_stream import PolicyHub
+from xds_server.stream import DeltaStream, SotwStream
+
+log = structlog.get_logger(__name__)
+
+# How long Envoy waits for listeners while its module has no policies yet. Without them the module
+# would deny what policy allows; past this time it does, which is what a broken module deserves.
+HOLD_SECONDS = 3.0
+
+
+@dataclass(slots=True, eq=False)
+class Client:
+    node: str
+    stream: DeltaStream | SotwStream
+    variant: str
+    held: bool = True
+
+
+class AdsService(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc]
+    def __init__(
+        self,
+        cache: ResourceCache,
+        hub: PolicyHub,
+        counters: Counter[str],
+        hold_seconds: float = HOLD_SECONDS,
+    ) -> None:
+        self._cache = cache
+        self._hub = hub
+        self._counters = counters
+        self._hold_seconds = hold_seconds
+        self._clients: list[Client] = []
+
+    def DeltaAggregatedResources(
+        self, requests: AsyncIterator[Any], _context: Any
+    ) -> AsyncIterator[Any]:
+        return self._serve(requests, DeltaStream(self._cache), "delta")
+
+    def StreamAggregatedResources(
+        self, requests: AsyncIterator[Any], _context: Any
+    ) -> AsyncIterator[Any]:
+        return self._serve(requests, SotwStream(self._cache), "sotw")
+
+    async def _serve(
+        self, requests: AsyncIterator[Any], stream: DeltaStream | SotwStream, variant: str
+    ) -> AsyncIterator[Any]:
+        first = await anext(requests, None)
+        if first is None:
+            return
+        # None stands for a change of the cache.
+        events: asyncio.Queue[Any] = asyncio.Queue()
+        events.put_nowait(first)
+
+        def changed() -> None:
+            events.put_nowait(None)
+
+        client = Client(first.node.id, stream, variant)
+        self._clients.append(client)
+        self._cache.watch(changed)
+        reader = asyncio.create_task(_forward(requests, events))
+        try:
+            if not await self._hub.ready(client.node, self._hold_seconds):
+                log.warning("serving Envoy though its module has no policies", node=client.node)
+            client.held = False
+            while (event := await events.get()) is not _END:
+                if event is None:
+                    responses = stream.changed()
+                else:
+                    self._note(client, event)
+                    responses = stream.receive(event)
+                for response in responses:
+                    self._counters["xds_responses"] += 1
+                    yield response
+        finally:
+            reader.cancel()
+            self._cache.unwatch(changed)
+            self._clients.remove(client)
+
+    def _note(self, client: Client, request: Any) -> None:
+        if request.HasField("error_detail"):
+            self._counters["xds_nacks"] += 1
+            log.warning(
+                "Envoy refused xDS resources",
+                node=client.node,
+                type=request.type_url,
+                error=request.error_detail.message,
+            )
+
+    def clients(self) -> list[dict[str, Any]]:
+        return [
+            {"node": c.node, "kind": "envoy", "variant": c.variant, "held": c.held}
+            for c in self._clients
+        ]
+
+    def resources(self) -> list[dict[str, Any]]:
+        return [
+            self._resource(type_url, name, resource.version)
+            for type_url in self._cache.type_urls()
+            for name, resource in self._cache.of_type(type_url).items()
+        ]
+
+    def _resource(self, type_url: str, name: str, version: str) -> dict[str, Any]:
+        subscribed = [
+            (client.node, subscription)
+            for client in self._clients
+            if (subscription := client.stream.subscriptions.get(type_url))
+            and subscription.wants(name)
+        ]
+        return {
+            "type": type_url.rpartition(".")[2],
+            "name": name,
+            "version": version,
+            "acknowledged": bool(subscribed)
+            and all(s.accepted.get(name) == version for _, s in subscribed),
+            "errors": {node: s.errors[name] for node, s in subscribed if name in s.errors},
+        }
+
+
+_END = object()
+
+
+async def _forward(requests: AsyncIterator[Any], events: asyncio.Queue[Any]) -> None:
+    try:
+        async for request in requests:
+            events.put_nowait(request)
+    finally:
+        events.put_nowait(_END)

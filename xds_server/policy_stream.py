@@ -1,0 +1,124 @@
+"""The policies that the modules enforce: who was told what, and who has acknowledged it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from sidegate_api.policy.v1 import policy_pb2 as pb
+
+
+@dataclass(slots=True)
+class PolicySession:
+    """One module's stream, without I/O.
+
+    The first response is the full set, later ones hold what changed since the one before.
+    ``acked`` and ``errors`` are by endpoint id; a refused policy is in force nowhere.
+    """
+
+    policies: Mapping[int, pb.EndpointPolicy]
+    hello: pb.Hello
+    wake: Callable[[], None] = lambda: None
+    nonce: int = 0
+    changed: set[int] = field(default_factory=set)
+    pending: dict[int, dict[int, int]] = field(default_factory=dict)
+    acked: dict[int, int] = field(default_factory=dict)
+    errors: dict[int, pb.EndpointError] = field(default_factory=dict)
+    ready: bool = False
+
+    def change(self, endpoint_id: int) -> None:
+        """Something about this endpoint is to be told."""
+        self.changed.add(endpoint_id)
+        self.wake()
+
+    def response(self) -> pb.PolicyResponse | None:
+        """The next message to the module; None when it knows everything."""
+        full = self.nonce == 0
+        if not (full or self.changed):
+            return None
+        ids = sorted(self.policies if full else self.changed)
+        self.changed.clear()
+        self.nonce += 1
+        upserts = [self.policies[i] for i in ids if i in self.policies]
+        self.pending[self.nonce] = {p.endpoint_id: p.revision for p in upserts}
+        removed = [i for i in ids if i not in self.policies]
+        for endpoint_id in removed:
+            self.acked.pop(endpoint_id, None)
+            self.errors.pop(endpoint_id, None)
+        return pb.PolicyResponse(
+            nonce=self.nonce, full=full, upserts=upserts, removed_endpoint_ids=removed
+        )
+
+    def acknowledge(self, ack: pb.Ack) -> None:
+        """Raises ValueError for a nonce that was not sent or is acknowledged already."""
+        revisions = self.pending.pop(ack.nonce, None)
+        if revisions is None:
+            raise ValueError(f"Ack.nonce {ack.nonce}: no such response is unacknowledged")
+        refused = {error.endpoint_id: error for error in ack.errors}
+        for endpoint_id, revision in revisions.items():
+            if endpoint_id not in self.policies:
+                continue  # removed meanwhile
+            if endpoint_id in refused:
+                self.errors[endpoint_id] = refused[endpoint_id]
+                self.acked.pop(endpoint_id, None)
+            else:
+                self.errors.pop(endpoint_id, None)
+                self.acked[endpoint_id] = revision
+        self.ready = True
+
+
+class PolicyHub:
+    """The policies of all endpoints and the modules that are connected."""
+
+    def __init__(self) -> None:
+        self.policies: dict[int, pb.EndpointPolicy] = {}
+        self.sessions: list[PolicySession] = []
+        self._progress = asyncio.Event()
+
+    def publish(self, policy: pb.EndpointPolicy) -> None:
+        self.policies[policy.endpoint_id] = policy
+        self._tell(policy.endpoint_id)
+
+    def remove(self, endpoint_id: int) -> None:
+        if self.policies.pop(endpoint_id, None) is not None:
+            self._tell(endpoint_id)
+
+    def connect(self, hello: pb.Hello, wake: Callable[[], None]) -> PolicySession:
+        session = PolicySession(self.policies, hello, wake)
+        self.sessions.append(session)
+        return session
+
+    def disconnect(self, session: PolicySession) -> None:
+        self.sessions.remove(session)
+        self.progress()
+
+    def progress(self) -> None:
+        """Wake whoever waits for an acknowledgement."""
+        self._progress.set()
+        self._progress = asyncio.Event()
+
+    async def acknowledged(self, endpoint_id: int, revision: int, seconds: float) -> bool:
+        """Whether every connected module enforces this revision, or a later one, in time."""
+        return await self._until(
+            lambda: all(s.acked.get(endpoint_id, -1) >= revision for s in self.sessions), seconds
+        )
+
+    async def ready(self, node: str, seconds: float) -> bool:
+        """Whether the module of this node has its first set of policies in time."""
+        return await self._until(
+            lambda: any(s.ready and s.hello.node == node for s in self.sessions), seconds
+        )
+
+    async def _until(self, condition: Callable[[], bool], seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                while not condition():
+                    await self._progress.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def _tell(self, endpoint_id: int) -> None:
+        for session in self.sessions:
+            session.change(endpoint_id)

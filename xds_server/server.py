@@ -1,0 +1,104 @@
+"""The agent's gRPC server on its Unix socket: ADS for Envoy, the policy service for its module."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import grpc
+from envoy.service.discovery.v3 import ads_pb2_grpc
+from google.protobuf.message import Message
+
+from policy_engine.model import EndpointPolicy
+from sidegate_api.policy.v1 import policy_pb2 as pb
+from sidegate_api.policy.v1 import policy_pb2_grpc as pb_grpc
+from xds_server.ads import AdsService
+from xds_server.cache import ResourceCache
+from xds_server.policy_proto import endpoint_policy
+from xds_server.policy_service import PolicyService
+from xds_server.policy_stream import PolicyHub
+
+_SUN_PATH_MAX = 107  # bytes of a Unix socket's path (unix(7))
+
+
+class XdsServer:
+    """Carries resources to Envoy and policies to its module, verdicts back.
+
+    All methods belong to the event loop's thread. ``counters`` only ever rise: `policy_messages`,
+    `policy_bytes`, `policy_nacks`, `xds_responses`, `xds_nacks`, `verdict_batches`,
+    `verdict_records`, `verdicts_lost`.
+    """
+
+    def __init__(self, path: Path, on_verdicts: Callable[[pb.VerdictBatch], None]) -> None:
+        self._path = path
+        self.counters: Counter[str] = Counter()
+        self._cache = ResourceCache()
+        self._hub = PolicyHub()
+        self._ads = AdsService(self._cache, self._hub, self.counters)
+        self._policies = PolicyService(self._hub, on_verdicts, self.counters)
+        self._server: grpc.aio.Server | None = None
+
+    async def start(self) -> None:
+        """Listen. Raises OSError when the socket's path cannot be used."""
+        if len(bytes(self._path)) > _SUN_PATH_MAX:
+            raise OSError(f"{self._path}: longer than {_SUN_PATH_MAX} bytes: use a shorter run dir")
+        server = grpc.aio.server(
+            options=[("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+        )
+        ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(self._ads, server)
+        pb_grpc.add_PolicyServiceServicer_to_server(self._policies, server)
+        self._path.unlink(missing_ok=True)
+        try:
+            server.add_insecure_port(f"unix:{self._path}")
+        except RuntimeError as error:
+            raise OSError(f"{self._path}: cannot listen: {error}") from error
+        self._path.chmod(0o600)
+        await server.start()
+        self._server = server
+
+    async def stop(self) -> None:
+        """End the streams and remove the socket. Envoy and its module keep what they have."""
+        if self._server:
+            await self._server.stop(grace=0.1)
+            self._server = None
+            self._path.unlink(missing_ok=True)
+
+    def set_resources(self, type_url: str, resources: Mapping[str, Message]) -> None:
+        """Make these the only resources of the type. Raises ValueError for one of another type."""
+        self._cache.set_resources(type_url, resources)
+
+    def publish_policy(self, policy: EndpointPolicy) -> None:
+        """Replace the policy of an endpoint in every module."""
+        self._hub.publish(endpoint_policy(policy))
+
+    def remove_policy(self, endpoint_id: int) -> None:
+        """Take the policy of an endpoint away: what still comes for it is denied."""
+        self._hub.remove(endpoint_id)
+
+    async def policy_acknowledged(
+        self,
+        endpoint_id: int,
+        revision: int,
+        timeout: float,  # noqa: ASYNC109
+    ) -> bool:
+        """Whether this revision, or a later one, is in force in every connected module.
+
+        Waits for it for ``timeout`` seconds, also for one that was refused. True at once when no
+        module is connected.
+        """
+        return await self._hub.acknowledged(endpoint_id, revision, timeout)
+
+    def status(self) -> dict[str, Any]:
+        """Clients, resources, policies and counters, ready for JSON.
+
+        A resource is ``acknowledged`` when every client that asked for it took this version;
+        ``errors`` are by client.
+        """
+        return {
+            "clients": self._ads.clients() + self._policies.clients(),
+            "resources": self._ads.resources(),
+            "policies": self._policies.policies(),
+            "counters": dict(self.counters),
+        }

@@ -1,0 +1,213 @@
+"""One ADS stream as a state machine without I/O: requests in, responses out.
+
+Both variants of the protocol keep, for each resource, the version that Envoy took and the error
+with which it refused one. https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from envoy.service.discovery.v3 import discovery_pb2 as discovery
+
+from xds_server.cache import ResourceCache
+
+WILDCARD = "*"
+
+
+@dataclass(slots=True)
+class Subscription:
+    """What one stream knows about one resource type.
+
+    ``sent`` is what Envoy has or was offered last, ``pending`` what each unanswered response
+    held, ``accepted`` and ``errors`` Envoy's last word on each resource.
+    """
+
+    names: set[str] = field(default_factory=set)
+    sent: dict[str, str] = field(default_factory=dict)
+    pending: dict[str, dict[str, str]] = field(default_factory=dict)
+    accepted: dict[str, str] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
+
+    def wants(self, name: str) -> bool:
+        return WILDCARD in self.names or name in self.names
+
+    def accept(self, offered: dict[str, str]) -> None:
+        self.accepted.update(offered)
+        for name in offered:
+            self.errors.pop(name, None)
+
+    def refuse(self, names: Iterable[str], message: str) -> None:
+        self.errors.update(dict.fromkeys(names, message))
+
+    def forget(self, names: Iterable[str]) -> None:
+        for name in names:
+            self.sent.pop(name, None)
+            self.accepted.pop(name, None)
+            self.errors.pop(name, None)
+
+
+class DeltaStream:
+    """The incremental variant."""
+
+    def __init__(self, cache: ResourceCache) -> None:
+        self._cache = cache
+        self._nonces = itertools.count(1)
+        self.subscriptions: dict[str, Subscription] = {}
+
+    def receive(self, request: Any) -> list[Any]:
+        """Take a ``DeltaDiscoveryRequest``; the ``DeltaDiscoveryResponse`` it calls for."""
+        type_url = request.type_url
+        first = type_url not in self.subscriptions
+        subscription = self.subscriptions.setdefault(type_url, Subscription())
+        if first:
+            subscription.sent.update(request.initial_resource_versions)
+            current = self._cache.of_type(type_url)
+            known = request.initial_resource_versions.items()
+            subscription.accept(
+                {n: v for n, v in known if n in current and current[n].version == v}
+            )
+        self._subscribe(subscription, request, first)
+        split = self._answer(subscription, request) if request.response_nonce else []
+        responses = [self._response(type_url, subscription, [name], []) for name in split]
+        return responses + self._update(type_url, subscription, answer_always=first)
+
+    def changed(self) -> list[Any]:
+        """What the stream has to be told after a change of the cache."""
+        responses = []
+        for type_url in self._cache.type_urls():
+            if subscription := self.subscriptions.get(type_url):
+                responses += self._update(type_url, subscription)
+        return responses
+
+    def _subscribe(self, subscription: Subscription, request: Any, first: bool) -> None:
+        subscribe = set(request.resource_names_subscribe)
+        if first and not subscribe:
+            subscribe = {WILDCARD}
+        subscription.names |= subscribe
+        # A name asked for again is sent again, though it has not changed.
+        for name in subscribe - set(request.initial_resource_versions):
+            subscription.sent.pop(name, None)
+        subscription.names -= set(request.resource_names_unsubscribe)
+        if WILDCARD not in subscription.names:
+            subscription.forget(request.resource_names_unsubscribe)
+
+    def _answer(self, subscription: Subscription, request: Any) -> list[str]:
+        """Note an ACK or a NACK; the names to offer one by one, to learn which was refused."""
+        offered = subscription.pending.pop(request.response_nonce, {})
+        if not request.HasField("error_detail"):
+            subscription.accept(offered)
+            return []
+        if len(offered) > 1:
+            current = self._cache.of_type(request.type_url)
+            return [n for n, v in offered.items() if n in current and current[n].version == v]
+        subscription.refuse(offered, request.error_detail.message)
+        return []
+
+    def _update(
+        self, type_url: str, subscription: Subscription, answer_always: bool = False
+    ) -> list[Any]:
+        current = self._cache.of_type(type_url)
+        names = [
+            name
+            for name, resource in current.items()
+            if subscription.wants(name) and subscription.sent.get(name) != resource.version
+        ]
+        removed = sorted(subscription.sent.keys() - current.keys())
+        if not (names or removed or answer_always):
+            return []
+        return [self._response(type_url, subscription, names, removed)]
+
+    def _response(
+        self, type_url: str, subscription: Subscription, names: list[str], removed: list[str]
+    ) -> Any:
+        resources = {name: self._cache.of_type(type_url)[name] for name in names}
+        offered = {name: resource.version for name, resource in resources.items()}
+        nonce = str(next(self._nonces))
+        subscription.pending[nonce] = offered
+        subscription.sent.update(offered)
+        subscription.forget(removed)
+        return discovery.DeltaDiscoveryResponse(
+            type_url=type_url,
+            nonce=nonce,
+            system_version_info=self._cache.type_version(type_url),
+            resources=[
+                discovery.Resource(name=name, version=resource.version, resource=resource.body)
+                for name, resource in resources.items()
+            ],
+            removed_resources=removed,
+        )
+
+
+class SotwStream:
+    """The state-of-the-world variant: each response holds every resource of its type."""
+
+    def __init__(self, cache: ResourceCache) -> None:
+        self._cache = cache
+        self._nonces = itertools.count(1)
+        self._latest: dict[str, str] = {}
+        self.subscriptions: dict[str, Subscription] = {}
+
+    def receive(self, request: Any) -> list[Any]:
+        """Take a ``DiscoveryRequest``; the ``DiscoveryResponse`` it calls for."""
+        type_url = request.type_url
+        if request.response_nonce != self._latest.get(type_url, ""):
+            return []  # about a response that a later one has replaced
+        subscription = self.subscriptions.setdefault(type_url, Subscription())
+        if request.response_nonce:
+            self._answer(subscription, request)
+        names = set(request.resource_names) or {WILDCARD}
+        if names == subscription.names:
+            return self._update(type_url, subscription)
+        subscription.names = names
+        return [self._response(type_url, subscription)]
+
+    def changed(self) -> list[Any]:
+        """What the stream has to be told after a change of the cache."""
+        responses = []
+        for type_url in self._cache.type_urls():
+            if subscription := self.subscriptions.get(type_url):
+                responses += self._update(type_url, subscription)
+        return responses
+
+    def _answer(self, subscription: Subscription, request: Any) -> None:
+        offered = subscription.pending.pop(request.response_nonce, {})
+        if not request.HasField("error_detail"):
+            subscription.accept(offered)
+            return
+        # Envoy takes the good ones and names the others in its message.
+        message = request.error_detail.message
+        named = [n for n in offered if re.search(rf"(?<![\w-]){re.escape(n)}(?![\w-])", message)]
+        subscription.refuse(named or offered, message)
+        if named:
+            subscription.accept({n: v for n, v in offered.items() if n not in named})
+
+    def _update(self, type_url: str, subscription: Subscription) -> list[Any]:
+        wanted = {
+            name: resource.version
+            for name, resource in self._cache.of_type(type_url).items()
+            if subscription.wants(name)
+        }
+        return [] if wanted == subscription.sent else [self._response(type_url, subscription)]
+
+    def _response(self, type_url: str, subscription: Subscription) -> Any:
+        resources = {
+            name: resource
+            for name, resource in self._cache.of_type(type_url).items()
+            if subscription.wants(name)
+        }
+        offered = {name: resource.version for name, resource in resources.items()}
+        subscription.forget(subscription.sent.keys() - offered.keys())
+        nonce = self._latest[type_url] = str(next(self._nonces))
+        subscription.pending = {nonce: offered}
+        subscription.sent = offered
+        return discovery.DiscoveryResponse(
+            type_url=type_url,
+            nonce=nonce,
+            version_info=self._cache.type_version(type_url),
+            resources=[resource.body for resource in resources.values()],
+        )
