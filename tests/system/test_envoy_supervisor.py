@@ -1,0 +1,89 @@
+"""Envoy outlives the agent, comes back when it is killed, and says why it does not start."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from l7_proxy_ext.process import Detached
+from tests.system.envoy_rig import eventually, node
+
+pytestmark = pytest.mark.system
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A short path: Unix sockets live in it."""
+    with tempfile.TemporaryDirectory(prefix="sgx") as path:
+        yield Path(path)
+
+
+async def test_envoy_is_back_after_kill_9(folder: Path) -> None:
+    async with node(folder) as rig:
+        await rig.supervisor.start()
+        killed = rig.kill()
+        await eventually(lambda: rig.supervisor.pid not in (None, killed), 3)
+        status = rig.supervisor.status()
+        assert (status["state"], status["restarts"]) == ("running", 1)
+        assert status["last_exit"] == "signal SIGKILL"
+
+
+async def test_the_next_agent_adopts_the_running_envoy(folder: Path) -> None:
+    async with node(folder) as rig:
+        await rig.supervisor.start()
+        pid = rig.supervisor.pid
+        assert pid
+        assert os.getsid(pid) == pid, "Envoy must not be in the agent's session"
+        await rig.supervisor.detach()
+
+        rig.supervisor = rig.another_supervisor()
+        await rig.supervisor.start()
+        assert (rig.supervisor.pid, rig.supervisor.status()["adopted"]) == (pid, True)
+
+        rig.kill()
+        await eventually(lambda: rig.supervisor.pid not in (None, pid), 3)
+        assert not rig.supervisor.status()["adopted"]
+
+
+async def test_an_envoy_of_another_configuration_is_replaced(folder: Path) -> None:
+    async with node(folder) as rig:
+        await rig.supervisor.start()
+        left = Detached.load(folder / "envoy" / "envoy.pid")
+        assert left
+        await rig.supervisor.detach()
+
+        rig.supervisor = rig.another_supervisor(stats_flush_interval="60s")
+        await rig.supervisor.start()
+        assert rig.supervisor.pid != left.pid
+        assert not left.alive()
+
+
+async def test_a_reused_pid_is_not_adopted(folder: Path) -> None:
+    async with node(folder) as rig:
+        (folder / "envoy").mkdir()
+        config = rig.supervisor._config()
+        Detached(os.getpid(), 1, config).save(folder / "envoy" / "envoy.pid")
+        await rig.supervisor.start()
+        assert rig.supervisor.pid != os.getpid()
+
+
+async def test_a_missing_module_is_said(folder: Path) -> None:
+    async with node(folder, module_dir=folder) as rig:
+        await rig.supervisor.start()
+        await eventually(lambda: rig.supervisor.status()["restarts"] >= 2)
+        assert any("libsidegate.so" in line for line in rig.supervisor.status()["errors"])
+
+
+async def test_stop_ends_envoy(folder: Path) -> None:
+    async with node(folder) as rig:
+        await rig.supervisor.start()
+        left = Detached.load(folder / "envoy" / "envoy.pid")
+        assert left
+        await rig.supervisor.stop()
+        assert not left.alive()
+        assert not (folder / "envoy" / "envoy.pid").exists()
+        assert rig.supervisor.status()["state"] == "stopped"
