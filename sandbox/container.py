@@ -35,9 +35,7 @@ exec "$@"
 """
 
 
-def start(
-    node: Node, netns: str, pod: PodSpec, container: Container
-) -> subprocess.Popen[bytes]:
+def start(node: Node, netns: str, pod: PodSpec, container: Container) -> subprocess.Popen[bytes]:
     """Its output goes to a log file under the sandbox directory. Raises OSError."""
     base = node.sandbox_dir / "pods" / f"{pod.namespace}_{pod.name}" / container.name
     files = base / "files"
