@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,19 +45,23 @@ class AdsService(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: igno
         self._hold_seconds = hold_seconds
         self._clients: list[Client] = []
 
-    def DeltaAggregatedResources(
+    async def DeltaAggregatedResources(
         self, requests: AsyncIterator[Any], _context: Any
     ) -> AsyncIterator[Any]:
-        return self._serve(requests, DeltaStream(self._cache), "delta")
+        async with aclosing(self._serve(requests, DeltaStream(self._cache), "delta")) as responses:
+            async for response in responses:
+                yield response
 
-    def StreamAggregatedResources(
+    async def StreamAggregatedResources(
         self, requests: AsyncIterator[Any], _context: Any
     ) -> AsyncIterator[Any]:
-        return self._serve(requests, SotwStream(self._cache), "sotw")
+        async with aclosing(self._serve(requests, SotwStream(self._cache), "sotw")) as responses:
+            async for response in responses:
+                yield response
 
     async def _serve(
         self, requests: AsyncIterator[Any], stream: DeltaStream | SotwStream, variant: str
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncGenerator[Any, None]:
         first = await anext(requests, None)
         if first is None:
             return
