@@ -47,9 +47,7 @@ class Realised:
 class Controller:
     """Holds what each endpoint's enforcement is at, and moves it to what the repository says."""
 
-    def __init__(
-        self, repository: PolicyRepository, datapath: Datapath, sink: PolicySink
-    ) -> None:
+    def __init__(self, repository: PolicyRepository, datapath: Datapath, sink: PolicySink) -> None:
         self._repository = repository
         self._datapath = datapath
         self._sink = sink

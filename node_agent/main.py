@@ -1,0 +1,37 @@
+"""``sidegate agent``: runs until a signal, and leaves enforcement in place."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+
+import structlog
+import uvloop
+
+from node_agent.agent import Agent, AlreadyRunning
+from node_agent.config import AgentConfig
+from node_agent.logs import configure
+
+log = structlog.get_logger(__name__)
+
+
+def run(config: AgentConfig, log_level: str = "info") -> int:
+    """The exit code: 0 after a signal, 1 when it could not start."""
+    configure(log_level)
+    config.run_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        uvloop.run(_until_signal(config))
+    except (AlreadyRunning, OSError) as error:
+        print(f"sidegate agent: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+async def _until_signal(config: AgentConfig) -> None:
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    async with Agent(config).running():
+        await stopped.wait()
+        log.info("agent stops; enforcement stays in place")

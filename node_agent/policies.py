@@ -1,0 +1,84 @@
+"""Policy objects of the store on their way into the repository, and what is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from kube_store.resource import ResourceKey
+from kube_store.store import Change, ChangeType
+from policy_engine.errors import FieldError
+from policy_engine.identity import IdentitiesExhausted
+from policy_engine.parse import KINDS, RegexError, parse_policy
+from policy_engine.repository import PolicyRepository
+from policy_engine.rules import PolicyRef
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """As in a Kubernetes status; ``status`` is "True" or "False"."""
+
+    type: str
+    status: str
+    reason: str
+    message: str
+
+
+def ref_of(key: ResourceKey) -> PolicyRef:
+    return PolicyRef(KINDS[key.kind], key.namespace, key.name)
+
+
+class PolicyObjects:
+    """Keeps the repository in step with the store; an invalid object changes nothing there."""
+
+    def __init__(self, repository: PolicyRepository, regex_error: RegexError) -> None:
+        self._repository = repository
+        self._regex_error = regex_error
+        self._invalid: dict[ResourceKey, list[FieldError]] = {}
+
+    def errors_in(self, key: ResourceKey, manifest: dict[str, Any]) -> list[FieldError]:
+        """What would be said of the object, without taking it."""
+        return parse_policy(manifest, self._regex_error)[1] if key.kind in KINDS else []
+
+    def take(self, change: Change) -> set[int]:
+        """The endpoints that it concerns; none where the object is not valid.
+
+        What the object said when it was last valid holds on then: a slip of the pen must not
+        turn default deny off.
+        """
+        key = change.resource.key
+        self._invalid.pop(key, None)
+        if change.type is ChangeType.DELETED:
+            return self._repository.delete_policy(ref_of(key))
+        policy, errors = parse_policy(change.resource.manifest, self._regex_error)
+        if policy is None:
+            self._invalid[key] = errors
+            return set()
+        try:
+            return self._repository.upsert_policy(policy)
+        except IdentitiesExhausted as error:
+            self._invalid[key] = [FieldError("spec", str(error), "use fewer CIDRs")]
+            return set()
+
+    def invalid(self) -> dict[ResourceKey, list[FieldError]]:
+        return dict(self._invalid)
+
+    def conditions(self, key: ResourceKey, revision_of: Callable[[int], int]) -> list[Condition]:
+        """Valid, and Enforced with the endpoints that it holds on."""
+        if key.kind not in KINDS:
+            return []
+        errors = self._invalid.get(key, [])
+        known = ref_of(key) in self._repository.policies()
+        valid = Condition("Valid", "True", "Parsed", "")
+        if errors:
+            valid = Condition("Valid", "False", "Invalid", "; ".join(map(str, errors)))
+        endpoints = sorted(self._repository.endpoints_of(ref_of(key)))
+        where = ", ".join(f"{e}@{revision_of(e)}" for e in endpoints) or "selects no endpoint here"
+        if errors and known:
+            enforced = Condition("Enforced", "True", "LastValidVersion", where)
+        elif errors:
+            enforced = Condition("Enforced", "False", "Invalid", "never was valid")
+        else:
+            enforced = Condition("Enforced", "True", "Enforced", where)
+        return [valid, enforced]
