@@ -1,8 +1,8 @@
 """Kafka's API names and keys, and what the roles ``produce`` and ``consume`` stand for.
 
-Source: Apache Kafka 4.1, "Protocol API Keys"; roles as Cilium had them before 1.20, widened by what
-today's clients send on their own (idempotent and transactional producers, KIP-714 telemetry, KIP-848
-groups).
+Source: Apache Kafka 4.1, "Protocol API Keys"; roles as Cilium had them before 1.20, widened by
+what today's clients send on their own (idempotent and transactional producers, KIP-714 telemetry,
+KIP-848 groups).
 """
 
 from __future__ import annotations

@@ -55,9 +55,7 @@ def parse_policy(
     if kind is None or manifest.get("apiVersion") != API_VERSION:
         errors.add("kind", "not a Cilium policy", f"{API_VERSION}, one of {', '.join(KINDS)}")
         return None, errors
-    top = errors.fields(
-        manifest, "", ("apiVersion", "kind", "metadata", "spec", "specs", "status")
-    )
+    top = errors.fields(manifest, "", ("apiVersion", "kind", "metadata", "spec", "specs", "status"))
     metadata = errors.typed(top.get("metadata"), dict, "metadata") or {}
     name = errors.typed(metadata.get("name"), str, "metadata.name") or ""
     namespace = "" if kind == "ccnp" else str(metadata.get("namespace") or "default")
@@ -141,8 +139,8 @@ def _peers(
         if (prefix := _prefix(item, at, errors)) is not None:
             peers.append(CIDRSelector(prefix))
     for at, item in errors.items(rule.get(cidr_sets, []), f"{path}.{cidr_sets}"):
-        if (selector := _cidr_set(item, at, errors)) is not None:
-            peers.append(selector)
+        if (cidr_set := _cidr_set(item, at, errors)) is not None:
+            peers.append(cidr_set)
     return None if everyone else tuple(peers)
 
 

@@ -23,9 +23,7 @@ _TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 _ITEM_REFUSED = ("listener", "terminatingTLS", "originatingTLS", "serverNames")
 
 
-def parse_ports(
-    value: Any, path: str, errors: Errors, regex: RegexError
-) -> tuple[PortSet, ...]:
+def parse_ports(value: Any, path: str, errors: Errors, regex: RegexError) -> tuple[PortSet, ...]:
     return tuple(_port_set(item, at, errors, regex) for at, item in errors.items(value, path))
 
 
@@ -111,16 +109,16 @@ def _http(value: Any, path: str, errors: Errors, regex: RegexError) -> HttpRule:
         patterns[name] = text
     headers = []
     for at, item in errors.items(fields.get("headers") or [], f"{path}.headers"):
-        text = errors.typed(item, str, at)
-        if text:
-            name, _, wanted = text.partition(" ")
-            headers.append(HeaderMatch(name.rstrip(":").lower(), wanted.strip() or None))
+        line = errors.typed(item, str, at)
+        if line:
+            header, _, wanted = line.partition(" ")
+            headers.append(HeaderMatch(header.rstrip(":").lower(), wanted.strip() or None))
     for at, item in errors.items(fields.get("headerMatches") or [], f"{path}.headerMatches"):
         match = errors.fields(item, at, ("name", "value"), ("mismatch", "secret"))
         key = errors.typed(match.get("name"), str, f"{at}.name")
         exact = match.get("value")
         if exact is not None:
-            exact = errors.typed(exact, str, f"{at}.value")
+            exact = errors.typed(exact, str, f"{at}.value") or ""
         if key:
             headers.append(HeaderMatch(key.lower(), exact))
     return HttpRule(**patterns, headers=tuple(headers))
@@ -129,7 +127,9 @@ def _http(value: Any, path: str, errors: Errors, regex: RegexError) -> HttpRule:
 def _kafka(value: Any, path: str, errors: Errors) -> KafkaRule:
     known = ("role", "apiKey", "apiVersion", "clientID", "topic")
     fields = errors.fields(value, path, known)
-    texts = {name: errors.typed(fields.get(name, ""), str, f"{path}.{name}") or "" for name in known}
+    texts = {
+        name: errors.typed(fields.get(name, ""), str, f"{path}.{name}") or "" for name in known
+    }
     keys: frozenset[int] = frozenset()
     if texts["role"] and texts["apiKey"]:
         errors.add(f"{path}.apiKey", "role and apiKey exclude each other", "remove one of them")
@@ -137,10 +137,10 @@ def _kafka(value: Any, path: str, errors: Errors) -> KafkaRule:
         keys = ROLES.get(role, frozenset())
         if not keys:
             errors.add(f"{path}.role", f"unknown role {role!r}", f"one of {', '.join(ROLES)}")
-    if name := texts["apiKey"].lower():
-        number = API_KEYS.get(name, int(name) if name.isdecimal() else -1)
+    if api := texts["apiKey"].lower():
+        number = API_KEYS.get(api, int(api) if api.isdecimal() else -1)
         if not 0 <= number <= MAX_API_KEY:
-            errors.add(f"{path}.apiKey", f"unknown Kafka API {name!r}", "such as produce, fetch")
+            errors.add(f"{path}.apiKey", f"unknown Kafka API {api!r}", "such as produce, fetch")
         keys = frozenset({number})
     version = texts["apiVersion"]
     if version and not (version.isdecimal() and int(version) <= MAX_API_KEY):

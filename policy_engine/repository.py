@@ -1,6 +1,6 @@
 """Policies, identities and endpoints, and what follows from them for each endpoint.
 
-Incremental by object: a change returns the endpoints it concerns, and only those are compiled again.
+Incremental by object: a change returns the endpoints it concerns, and only those are compiled.
 """
 
 from __future__ import annotations

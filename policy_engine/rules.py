@@ -1,4 +1,4 @@
-"""CiliumNetworkPolicy and CiliumClusterwideNetworkPolicy as parsed: typed, validated, uncompiled."""
+"""CiliumNetworkPolicy and CiliumClusterwideNetworkPolicy as parsed: typed and validated."""
 
 from __future__ import annotations
 
