@@ -1,0 +1,91 @@
+"""A Kubernetes object as the store holds it, and what it is called."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from policy_engine.errors import Errors, FieldError
+
+CLUSTER_SCOPED = frozenset({"Namespace", "CiliumClusterwideNetworkPolicy"})
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ResourceKey:
+    """``namespace`` is empty for the cluster-scoped kinds."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}".replace(" /", " ")
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """``manifest`` is plain JSON data and is not changed once it is here.
+
+    Where it came from is not part of what it says: equal manifests compare equal.
+    """
+
+    key: ResourceKey
+    manifest: dict[str, Any]
+    source: str = field(default="", compare=False)
+    line: int = field(default=0, compare=False)
+
+    @property
+    def origin(self) -> str:
+        """``file:line``, or the source alone where there are no lines."""
+        return f"{self.source}:{self.line}" if self.line else self.source
+
+
+@dataclass(frozen=True, slots=True)
+class SourceError:
+    """What is wrong in a source. ``line`` is 0, ``object`` and ``field`` empty, where unknown."""
+
+    source: str
+    line: int
+    object: str
+    field: str
+    message: str
+    remedy: str
+
+    def __str__(self) -> str:
+        where = f"{self.source}:{self.line}" if self.line else self.source
+        parts = [where, self.object, self.field, self.message]
+        return ": ".join(part for part in parts if part) + (
+            f"; {self.remedy}" if self.remedy else ""
+        )
+
+
+def identify(manifest: Any) -> tuple[ResourceKey | None, list[FieldError]]:
+    """The key of an object, or None and why it has none."""
+    errors = Errors()
+    if not isinstance(manifest, dict):
+        errors.add("", "not a Kubernetes object", "give apiVersion, kind and metadata.name")
+        return None, errors
+    errors.typed(manifest.get("apiVersion"), str, "apiVersion")
+    kind = errors.typed(manifest.get("kind"), str, "kind")
+    metadata = errors.typed(manifest.get("metadata"), dict, "metadata")
+    if metadata is None:
+        return None, errors
+    name = errors.typed(metadata.get("name"), str, "metadata.name")
+    namespace: str | None = "default"
+    if metadata.get("namespace"):
+        namespace = errors.typed(metadata["namespace"], str, "metadata.namespace")
+    for path, value in (("metadata.name", name), ("metadata.namespace", namespace)):
+        if value is not None and not _is_path_segment(value):
+            errors.add(path, f"{value!r} is not a name", "use lower case letters, digits, - and .")
+    if errors or kind is None or name is None or namespace is None:
+        return None, errors
+    return ResourceKey(kind, "" if kind in CLUSTER_SCOPED else namespace, name), errors
+
+
+def _is_path_segment(value: str) -> bool:
+    """The one rule that Kubernetes has for the names of every kind, and no white space."""
+    return (
+        value not in {"", ".", ".."}
+        and len(value) <= 253
+        and not any(c in "/%" or c.isspace() for c in value)
+    )
