@@ -9,13 +9,15 @@ from __future__ import annotations
 from typing import Any
 
 from envoy.config.cluster.v3 import cluster_pb2
-from envoy.config.core.v3 import protocol_pb2
+from envoy.config.common.mutation_rules.v3 import mutation_rules_pb2
+from envoy.config.core.v3 import base_pb2, protocol_pb2
 from envoy.config.route.v3 import route_components_pb2 as routes
 from envoy.config.route.v3 import route_pb2
 from envoy.extensions.filters.http.router.v3 import router_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2 as hcm,
 )
+from envoy.extensions.http.early_header_mutation.header_mutation.v3 import header_mutation_pb2
 from envoy.extensions.http.header_formatters.preserve_case.v3 import preserve_case_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from envoy.type.matcher.v3 import string_pb2
@@ -33,6 +35,7 @@ UPGRADES = ("websocket", "CONNECT", "spdy/3.1", "tcp")
 # Upgrades that change the protocol below us: left out of the request, which a server may always
 # do (RFC 9110, 7.8). Envoy would answer 403.
 IGNORED_UPGRADES = ("h2c", "tls/")
+_HAD_PROTO = "x-sidegate-had-forwarded-proto"
 
 
 def connection_manager() -> Any:
@@ -52,6 +55,7 @@ def connection_manager() -> Any:
         ),
         http_protocol_options=_http1(),
         http2_protocol_options=_http2(),
+        early_header_mutation_extensions=[_remember_forwarded_proto()],
         upgrade_configs=[
             hcm.HttpConnectionManager.UpgradeConfig(upgrade_type=name) for name in UPGRADES
         ],
@@ -118,9 +122,26 @@ def _http2() -> Any:
     )
 
 
+def _remember_forwarded_proto() -> Any:
+    """Envoy adds `x-forwarded-proto` where a client sent none. This runs before it does, and marks
+    the requests that came with one; the routes take it away from the others."""
+    copy = base_pb2.HeaderValueOption(
+        header=base_pb2.HeaderValue(key=_HAD_PROTO, value="%REQ(X-FORWARDED-PROTO)%"),
+        append_action=base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD,
+    )
+    return extension(
+        "sidegate.remember_forwarded_proto",
+        header_mutation_pb2.HeaderMutation(
+            mutations=[
+                mutation_rules_pb2.HeaderMutation(remove=_HAD_PROTO),
+                mutation_rules_pb2.HeaderMutation(append=copy),
+            ]
+        ),
+    )
+
+
 def _routes() -> Any:
-    action = routes.RouteAction(cluster=HTTP_CLUSTER, timeout=duration(0))
-    tunnels = routes.RouteMatch(connect_matcher=routes.RouteMatch.ConnectMatcher())
+    had_proto = routes.HeaderMatcher(name=_HAD_PROTO, present_match=True)
     return route_pb2.RouteConfiguration(
         name="sidegate-http",
         virtual_hosts=[
@@ -128,9 +149,24 @@ def _routes() -> Any:
                 name="all",
                 domains=["*"],
                 routes=[
-                    routes.Route(match=tunnels, route=action),
-                    routes.Route(match=routes.RouteMatch(prefix=""), route=action),
+                    _route(tunnel, headers, removed)
+                    for tunnel in (True, False)
+                    for headers, removed in (
+                        ([had_proto], [_HAD_PROTO]),
+                        ([], ["x-forwarded-proto"]),
+                    )
                 ],
             )
         ],
     )
+
+
+def _route(tunnel: bool, headers: list[Any], removed: list[str]) -> Any:
+    """CONNECT has no path, so it needs a matcher of its own."""
+    match = (
+        routes.RouteMatch(connect_matcher=routes.RouteMatch.ConnectMatcher(), headers=headers)
+        if tunnel
+        else routes.RouteMatch(prefix="", headers=headers)
+    )
+    action = routes.RouteAction(cluster=HTTP_CLUSTER, timeout=duration(0))
+    return routes.Route(match=match, route=action, request_headers_to_remove=removed)

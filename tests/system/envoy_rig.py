@@ -24,20 +24,18 @@ NODE = "rig"
 
 async def eventually(what: Callable[[], Any], seconds: float = 15) -> Any:
     """The first true answer; an AssertionError with the last one after ``seconds``."""
-    async with contextlib.AsyncExitStack():
-        deadline = asyncio.get_running_loop().time() + seconds
-        while True:
-            answer = what()
-            if answer:
-                return answer
-            if asyncio.get_running_loop().time() > deadline:
-                raise AssertionError(f"{what} still says {answer!r}")
-            await asyncio.sleep(0.02)
+    deadline = asyncio.get_running_loop().time() + seconds
+    while not (answer := what()):
+        if asyncio.get_running_loop().time() > deadline:
+            raise AssertionError(f"{what} still says {answer!r}")
+        await asyncio.sleep(0.02)
+    return answer
 
 
 @dataclass
 class Node:
     folder: Path
+    ipcache: IpCache
     delta: bool = True
     module_dir: Path = LIBRARY.parent
     verdicts: list[pb.VerdictRecord] = field(default_factory=list)
@@ -79,7 +77,7 @@ class Node:
 async def node(folder: Path, **options: Any) -> AsyncIterator[Node]:
     """Not started; Envoy and the maps are gone afterwards."""
     ipcache = IpCache(folder / "bpf")
-    made = Node(folder, **options)
+    made = Node(folder, ipcache, **options)
     try:
         yield made
     finally:

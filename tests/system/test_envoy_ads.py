@@ -128,7 +128,7 @@ async def test_envoy_and_module_find_a_restarted_agent(folder: Path) -> None:
         await eventually(lambda: rig.resource("sidegate-http")["acknowledged"])
         await rig.server.stop()
 
-        rig.server = type(rig)(folder).server
+        rig.server = type(rig)(folder, rig.ipcache).server
         for type_url, named in resources.items():
             rig.server.set_resources(type_url, named)
         await rig.server.start()
