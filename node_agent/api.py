@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from flow_observer.filter import BadFilter
 from node_agent.endpoints import BadEndpoint
 from node_agent.trace import BadTrace
 
@@ -123,7 +124,7 @@ class Routes:
         return JSONResponse({"rows": _required(rows, f"map {request.path_params['name']}")})
 
     async def flows(self, request: Request) -> Response:
-        return _ndjson(self._agent.flows(dict(request.query_params)))
+        return _ndjson(self._agent.flows.stream(dict(request.query_params)))
 
     async def watch(self, request: Request) -> Response:
         return _ndjson(self._agent.watch(request.query_params.get("kind")))
@@ -173,6 +174,7 @@ def application(agent: Agent) -> Starlette:
         exception_handlers={
             BadEndpoint: refused,
             BadTrace: refused,
+            BadFilter: refused,
             HTTPException: http_error,
             Exception: failed,
         },

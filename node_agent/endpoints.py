@@ -64,14 +64,18 @@ def parse_registration(body: Any, endpoint_id: int) -> EndpointRecord:
     known = {f.name for f in fields(EndpointRecord)} - {"id", "identity", "labels"}
     values = {name: value for name, value in body.items() if name in known and value is not None}
     for name, version in (("ipv4", 4), ("ipv6", 6)):
-        try:
-            if values.get(name) and ip_address(values[name]).version != version:
-                raise ValueError
-        except ValueError:
-            raise BadEndpoint(f"{name}: {values[name]!r} is not an IPv{version} address") from None
+        if values.get(name) and not _is_address(values[name], version):
+            raise BadEndpoint(f"{name}: {values[name]!r} is not an IPv{version} address")
     if not values.get("ipv4") and not values.get("ipv6"):
         raise BadEndpoint("ipv4, ipv6: at least one address is required")
     return EndpointRecord(id=endpoint_id, **values)
+
+
+def _is_address(text: str, version: int) -> bool:
+    try:
+        return ip_address(text).version == version
+    except ValueError:
+        return False
 
 
 class EndpointTable:

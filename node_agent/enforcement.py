@@ -59,7 +59,7 @@ class Enforcement:
             for prefix, value in self._datapath.ipcache().items()
             if prefix.prefixlen
         }
-        self._hosts = {prefix: (host_identity, 0) for prefix in own_addresses}
+        self._hosts = dict.fromkeys(own_addresses, (host_identity, 0))
         async with self.controller.lock:
             affected = self._take_pending()
             for record in list(self.table):

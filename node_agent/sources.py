@@ -1,4 +1,4 @@
-"""Where objects come from: the resources directory and ``sidegate apply``. The latest word holds."""
+"""Where objects come from: the resources directory and ``sidegate apply``; the latest holds."""
 
 from __future__ import annotations
 

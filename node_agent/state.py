@@ -1,4 +1,4 @@
-"""Small JSON files that outlive the agent, written so that a crash leaves the old or the new one."""
+"""Small JSON files that outlive the agent, replaced whole, never half-written."""
 
 from __future__ import annotations
 

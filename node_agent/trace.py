@@ -27,7 +27,7 @@ class Peer:
     policy: EndpointPolicy | None = None
 
 
-# (policy, direction, peer identity, port, request) -> (verdict, reason, rule), as the module says it
+# (policy, direction, peer identity, port, request) -> (verdict, reason, rule)
 L7Judge = Callable[[EndpointPolicy, Direction, int, int, Mapping[str, Any]], tuple[str, str, str]]
 
 

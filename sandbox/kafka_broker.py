@@ -1,7 +1,7 @@
 """The image ``apache/kafka``: a real broker (KRaft, one node) and its Java command-line clients.
 
     python -m sandbox.kafka_broker prepare                fetch the jars into the cache
-    python -m sandbox.kafka_broker serve                  run a broker, configured by KAFKA_* variables
+    python -m sandbox.kafka_broker serve                  run a broker, set up by KAFKA_*
     python -m sandbox.kafka_broker topics|producer|consumer ARG...
 
 Like the image, ``KAFKA_SOME_KEY`` sets ``some.key`` of server.properties. ``SIDEGATE_KAFKA_TOPICS``
