@@ -145,22 +145,26 @@ class Supervisor:
 
     async def _watch(self) -> None:
         pause = BACKOFF_MIN_SECONDS
-        while self._process:
-            self._last_exit = await self._process.wait() or "unknown"
+        while True:
+            if self._process:
+                self._last_exit = await self._process.wait() or "unknown"
+                self._process = None
+                self._errors = self._log_errors()
             if time.monotonic() - self._since >= STEADY_SECONDS:
                 pause = BACKOFF_MIN_SECONDS
-            self._process = None
-            self._errors = self._log_errors()
             log.error(
-                "Envoy died: L7-selected traffic is dropped until it is back",
-                how=self._last_exit,
+                "Envoy is not running: L7-selected traffic is dropped until it is back",
+                last_exit=self._last_exit,
                 errors=self._errors,
                 again_in_seconds=pause,
             )
             await asyncio.sleep(pause)
             pause = min(pause * 2, BACKOFF_MAX_SECONDS)
             self._restarts += 1
-            self._spawn()
+            try:
+                self._spawn()
+            except OSError as error:
+                self._since, self._errors = time.monotonic(), [f"cannot start Envoy: {error}"]
 
     def _log_errors(self) -> list[str]:
         with self._log_file.open("rb") as file:

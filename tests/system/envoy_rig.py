@@ -47,12 +47,15 @@ class Node:
         self.supervisor = self.another_supervisor()
         self.admin = Admin(self.folder / "envoy" / "admin.sock")
 
-    def another_supervisor(self, **changes: Any) -> Supervisor:
+    def another_supervisor(
+        self, changes: dict[str, Any] | None = None, binary: Path | None = None
+    ) -> Supervisor:
         return Supervisor(
             self.folder / "envoy",
-            bootstrap(NODE, self.folder, delta=self.delta) | changes,
+            bootstrap(NODE, self.folder, delta=self.delta) | (changes or {}),
             self.module_dir,
             workers=1,
+            binary=binary,
         )
 
     def resource(self, name: str, kind: str = "Listener") -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from l7_proxy_ext.process import Detached
+from l7_proxy_ext.supervisor import envoy_binary
 from tests.system.envoy_rig import eventually, node
 
 pytestmark = pytest.mark.system
@@ -56,7 +57,7 @@ async def test_an_envoy_of_another_configuration_is_replaced(folder: Path) -> No
         assert left
         await rig.supervisor.detach()
 
-        rig.supervisor = rig.another_supervisor(stats_flush_interval="60s")
+        rig.supervisor = rig.another_supervisor(changes={"stats_flush_interval": "60s"})
         await rig.supervisor.start()
         assert rig.supervisor.pid != left.pid
         assert not left.alive()
@@ -76,6 +77,20 @@ async def test_a_missing_module_is_said(folder: Path) -> None:
         await rig.supervisor.start()
         await eventually(lambda: rig.supervisor.status()["restarts"] >= 2)
         assert any("libsidegate.so" in line for line in rig.supervisor.status()["errors"])
+
+
+async def test_a_binary_that_is_gone_for_a_while_is_said_and_overcome(folder: Path) -> None:
+    async with node(folder) as rig:
+        binary = folder / "envoy-binary"
+        binary.symlink_to(envoy_binary())
+        rig.supervisor = rig.another_supervisor(binary=binary)
+        await rig.supervisor.start()
+        binary.rename(folder / "away")
+        rig.kill()
+        await eventually(lambda: "cannot start Envoy" in str(rig.supervisor.status()["errors"]))
+        assert rig.supervisor.status()["state"] == "restarting"
+        (folder / "away").rename(binary)
+        await eventually(lambda: rig.supervisor.status()["state"] == "running")
 
 
 async def test_stop_ends_envoy(folder: Path) -> None:
