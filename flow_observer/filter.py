@@ -1,4 +1,4 @@
-"""Which flows somebody wants to see."""
+"""Which flows somebody wants to see. Every condition that is given must hold."""
 
 from __future__ import annotations
 
@@ -6,46 +6,90 @@ from collections.abc import Callable, Mapping
 
 from flow_observer.flow import Flow, Peer
 
-Test = Callable[[Flow], bool]
+_CHOICES = {
+    "verdict": ("forwarded", "denied", "audit", "redirected"),
+    "layer": ("L3/L4", "L7"),
+    "direction": ("ingress", "egress"),
+}
+
+Condition = Callable[[Flow], bool]
 
 
 class BadFilter(ValueError):
-    """An unknown filter; the message lists those there are."""
+    """The message names the condition and what it takes."""
 
 
-def _is(peer: Peer, text: str) -> bool:
-    """A pod by name or ``namespace/name``, an address, or an identity number."""
-    name = peer.pod.rpartition("/")[2]
-    return text in (peer.pod, name, peer.ip, str(peer.identity))
+class FlowFilter:
+    """Without conditions it takes every flow."""
+
+    def __init__(self, conditions: list[Condition] | None = None) -> None:
+        self._conditions = conditions or []
+
+    @classmethod
+    def parse(cls, query: Mapping[str, str]) -> FlowFilter:
+        """From names and texts, such as ``{"verdict": "denied", "port": "8080"}``.
+
+        Names: ``verdict``, ``layer``, ``direction``, ``protocol``, ``pod``, ``identity``, ``port``,
+        ``from``, ``to``, ``http-method``, ``http-path`` (a prefix) and ``kafka-topic``. ``pod`` and
+        ``identity`` hold at either end, ``port`` at the destination. ``pod`` is a name or
+        namespace/name; ``from`` and ``to`` also take an address, ``identity:N`` or a label such as
+        ``reserved:world``. Empty values are no condition. Raises BadFilter.
+        """
+        return cls([_condition(name, value) for name, value in query.items() if value])
+
+    def matches(self, flow: Flow) -> bool:
+        return all(condition(flow) for condition in self._conditions)
 
 
-def _http(flow: Flow, name: str) -> str:
-    return str(flow.l7.get("http", {}).get(name, ""))
+def _condition(name: str, value: str) -> Condition:
+    if name in _CHOICES:
+        return _choice(name, value)
+    if name in ("identity", "port"):
+        number = _number(name, value)
+        if name == "port":
+            return lambda flow: flow.destination.port == number
+        return lambda flow: number in (flow.source.identity, flow.destination.identity)
+    conditions: dict[str, Condition] = {
+        "protocol": lambda flow: value.lower() in _protocols(flow),
+        "pod": lambda flow: _is_pod(flow.source, value) or _is_pod(flow.destination, value),
+        "from": lambda flow: _is_peer(flow.source, value),
+        "to": lambda flow: _is_peer(flow.destination, value),
+        "http-method": lambda flow: (flow.http or {}).get("method") == value.upper(),
+        "http-path": lambda flow: (flow.http or {"path": ""})["path"].startswith(value),
+        "kafka-topic": lambda flow: value in (flow.kafka or {"topics": ()})["topics"],
+    }
+    if name not in conditions:
+        known = ", ".join(sorted([*_CHOICES, *conditions, "identity", "port"]))
+        raise BadFilter(f"{name}: unknown filter; known are {known}")
+    return conditions[name]
 
 
-_TESTS: dict[str, Callable[[Flow, str], bool]] = {
-    "verdict": lambda f, v: f.verdict == v,
-    "layer": lambda f, v: v.upper() in (f.layer, f.layer.replace("/L4", "")),
-    "direction": lambda f, v: f.direction == v,
-    "protocol": lambda f, v: f.protocol.lower() == v.lower(),
-    "port": lambda f, v: v in (str(f.source.port), str(f.destination.port)),
-    "pod": lambda f, v: _is(f.source, v) or _is(f.destination, v),
-    "identity": lambda f, v: v in (str(f.source.identity), str(f.destination.identity)),
-    "from": lambda f, v: _is(f.source, v),
-    "to": lambda f, v: _is(f.destination, v),
-    "rule": lambda f, v: v in f.rule,
-    "http-method": lambda f, v: _http(f, "method") == v.upper(),
-    "http-path": lambda f, v: _http(f, "path").startswith(v),
-    "kafka-topic": lambda f, v: v in f.l7.get("kafka", {}).get("topics", ()),
-}
-NAMES = tuple(_TESTS)
+def _choice(name: str, value: str) -> Condition:
+    for choice in _CHOICES[name]:
+        if value.lower() == choice.lower():
+            return lambda flow: getattr(flow, name) == choice
+    raise BadFilter(f"{name}: {value!r} is not one of {', '.join(_CHOICES[name])}")
 
 
-def make_filter(query: Mapping[str, str]) -> Test:
-    """All given filters must hold. Raises BadFilter."""
-    wanted = []
-    for name, value in query.items():
-        if name not in _TESTS:
-            raise BadFilter(f"{name}: unknown filter; there are {', '.join(NAMES)}")
-        wanted.append((_TESTS[name], value))
-    return lambda flow: all(test(flow, value) for test, value in wanted)
+def _number(name: str, value: str) -> int:
+    if not value.isdecimal():
+        raise BadFilter(f"{name}: {value!r} is not a number")
+    return int(value)
+
+
+def _protocols(flow: Flow) -> tuple[str, ...]:
+    """The protocol of the packets, and at L7 what they carry."""
+    carried = [name for name, record in (("http", flow.http), ("kafka", flow.kafka)) if record]
+    return (flow.protocol.lower(), *carried)
+
+
+def _is_pod(peer: Peer, wanted: str) -> bool:
+    return bool(peer.pod) and wanted in (peer.pod, peer.pod.partition("/")[2])
+
+
+def _is_peer(peer: Peer, wanted: str) -> bool:
+    return (
+        _is_pod(peer, wanted)
+        or wanted in (peer.ip, f"identity:{peer.identity}")
+        or wanted in peer.labels
+    )

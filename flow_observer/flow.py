@@ -1,28 +1,31 @@
-"""A flow: one verdict, of either layer, with who, what and why."""
+"""One verdict with both ends named: what ``sidegate observe`` prints a line of."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """One end. ``pod`` is "" unless it is an endpoint of this node."""
+    """``pod`` is ``namespace/name``, empty for what is no pod of this node; ``port`` 0 if none."""
 
     identity: int
+    labels: tuple[str, ...]
+    pod: str
     ip: str
     port: int
-    pod: str = ""
-    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """``verdict`` is forwarded, redirected, denied or audit; ``layer`` "L3/L4" or "L7".
+    """``verdict`` is forwarded, denied, audit or redirected; ``layer`` is L3/L4 or L7.
 
-    ``time`` is in ns since the epoch, ``latency`` in ns (0 unknown). ``count`` is how many equal
-    verdicts this stands for. ``l7`` holds the request: ``http`` or ``kafka``.
+    ``time`` is in nanoseconds since the epoch. ``direction`` is as seen from the endpoint
+    ``endpoint_id``, whose policy of ``revision`` decided; ``rule`` is the origin of the rule that
+    did, empty where none did. ``count`` is how many equal verdicts this one stands for, and
+    ``latency_ns`` the largest time from request to response headers among them, 0 unknown.
+    ``http`` and ``kafka`` are the records of policy.proto as plain data, one of them at L7.
     """
 
     time: int
@@ -36,34 +39,21 @@ class Flow:
     endpoint_id: int
     rule: str = ""
     revision: int = 0
-    latency: int = 0
+    latency_ns: int = 0
+    http: dict[str, Any] | None = None
+    kafka: dict[str, Any] | None = None
     count: int = 1
-    l7: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        return {
-            "time": self.time,
-            "verdict": self.verdict,
-            "layer": self.layer,
-            "direction": self.direction,
-            "reason": self.reason,
-            "source": _peer(self.source),
-            "destination": _peer(self.destination),
-            "protocol": self.protocol,
-            "endpoint_id": self.endpoint_id,
-            "rule": self.rule,
-            "revision": self.revision,
-            "latency_ns": self.latency,
-            "count": self.count,
-            **self.l7,
-        }
+        """Plain JSON data under the names of the fields."""
+        return asdict(self)
 
 
-def _peer(peer: Peer) -> dict[str, Any]:
-    return {
-        "identity": peer.identity,
-        "ip": peer.ip,
-        "port": peer.port,
-        "pod": peer.pod,
-        "labels": list(peer.labels),
-    }
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """So many flows were overwritten before their follower read them."""
+
+    lost: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)

@@ -1,156 +1,136 @@
-"""The last flows of a node in memory, and those who follow them.
+"""Keeps the newest verdicts of both layers and hands them out as flows.
 
-A batch of the module is kept as it came and decoded when somebody looks: at thousands of requests
-a second nobody may be looking.
+Records are kept as they came and decoded when somebody reads them: at 15,000 verdicts a second
+nobody could be told every one, and most are never asked for. A follower is a place in the ring, so
+it costs no memory, and one that is too slow loses the oldest and is told how many.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
-from ipaddress import ip_address
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Iterator
 
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry
 
-from flow_observer.filter import Test
-from flow_observer.flow import Flow, Peer
+from flow_observer.decode import (
+    DIRECTIONS,
+    PROTOCOLS,
+    REASONS,
+    VERDICTS,
+    Decoder,
+    KernelEvent,
+    PodOf,
+    Resolve,
+    kernel_verdict,
+)
+from flow_observer.filter import FlowFilter
+from flow_observer.flow import Flow, Lost
+from flow_observer.metrics import FlowMetrics, Kind
 from sidegate_api.policy.v1 import policy_pb2 as pb
 
-# identity, address -> (pod, labels)
-Describe = Callable[[int, str], tuple[str, tuple[str, ...]]]
-Pending = Callable[[], Flow]
-
-_VERDICTS = {
-    pb.VERDICT_ALLOWED: "forwarded",
-    pb.VERDICT_DENIED: "denied",
-    pb.VERDICT_AUDIT: "audit",
-}
-_FOLLOWER_QUEUE = 4096
-
-
-@dataclass(slots=True)
-class Follower:
-    queue: asyncio.Queue[Flow | Pending]
-    lost: int = 0
+_CHUNK = 256  # flows that a follower decodes before others get their turn
 
 
 class Observer:
-    """``capacity`` flows are kept; a follower who is too slow loses some, counted."""
+    """For one event loop: nothing here is safe to call from another thread.
 
-    def __init__(self, capacity: int, describe: Describe, kafka_name: Callable[[int], str]) -> None:
-        self._ring: deque[Flow | Pending] = deque(maxlen=capacity)
-        self._followers: list[Follower] = []
-        self._describe, self._kafka_name = describe, kafka_name
-        self.registry = CollectorRegistry()
-        labels = ("verdict", "layer", "direction", "reason")
-        self._flows = Counter(
-            "sidegate_flows", "Verdicts of kernel and module", labels, registry=self.registry
-        )
-        self.verdicts_lost = 0
+    ``capacity`` is how many flows are kept; see :class:`Decoder` for the two functions.
+    """
 
-    def add(self, flow: Flow) -> None:
-        self._flows.labels(flow.verdict, flow.layer, flow.direction, flow.reason).inc(flow.count)
-        self._publish(flow)
+    def __init__(
+        self,
+        capacity: int,
+        resolve: Resolve,
+        pod_of: PodOf,
+        registry: CollectorRegistry | None = None,
+    ) -> None:
+        if capacity < 1:
+            raise ValueError("capacity: at least one flow must be kept")
+        self._ring: list[pb.VerdictRecord | KernelEvent | None] = [None] * capacity
+        self._next = 0  # sequence number of the flow to come
+        self._decoder = Decoder(resolve, pod_of)
+        self._metrics = FlowMetrics(registry or CollectorRegistry())
+        self._arrived = asyncio.Event()
 
     def add_verdicts(self, batch: pb.VerdictBatch) -> None:
-        """Counted now, decoded when it is looked at."""
-        self.verdicts_lost += batch.lost
+        """What the module judged, as it came over the verdict stream."""
+        kinds: Counter[Kind] = Counter()
         for record in batch.records:
-            verdict = _VERDICTS.get(record.verdict, "denied")
-            self._flows.labels(verdict, "L7", _direction(record), _reason(record)).inc(
-                record.count or 1
+            self._put(record)
+            kind = (
+                "L7",
+                VERDICTS.get(record.verdict, "denied"),
+                DIRECTIONS.get(record.direction, "unknown"),
+                REASONS.get(record.reason, "unspecified"),
+                record.WhichOneof("l7") or "",
             )
-            self._publish(lambda record=record: self._decode(record))  # type: ignore[misc]
+            kinds[kind] += record.count or 1
+        self._metrics.lost("module", batch.lost)
+        self._added(kinds)
 
-    def last(self, number: int, wanted: Test) -> list[Flow]:
-        """The newest ``number`` flows that pass, oldest first."""
+    def add_events(self, events: Iterable[KernelEvent], lost: int = 0) -> None:
+        """What the kernel judged; ``lost`` events did not fit into its ring since the last call."""
+        kinds: Counter[Kind] = Counter()
+        for event in events:
+            self._put(event)
+            protocol = PROTOCOLS.get(event.protocol, "other").lower()
+            kinds["L3/L4", kernel_verdict(event), event.direction, event.reason, protocol] += 1
+        self._metrics.lost("kernel", lost)
+        self._added(kinds)
+
+    def last(self, number: int, wanted: FlowFilter | None = None) -> list[Flow]:
+        """The newest ``number`` flows that match, oldest first."""
         found: list[Flow] = []
-        for item in reversed(self._ring):
-            flow = item if isinstance(item, Flow) else item()
-            if wanted(flow):
+        wanted = wanted or FlowFilter()
+        for sequence in range(self._next - 1, self._oldest() - 1, -1):
+            if len(found) >= number:
+                break
+            flow = self._flow(sequence)
+            if wanted.matches(flow):
                 found.append(flow)
-                if len(found) == number:
-                    break
         return found[::-1]
 
-    async def follow(self, wanted: Test) -> AsyncIterator[Flow]:
-        """Flows as they come, until the caller stops."""
-        follower = Follower(asyncio.Queue(_FOLLOWER_QUEUE))
-        self._followers.append(follower)
-        try:
-            while True:
-                item = await follower.queue.get()
-                flow = item if isinstance(item, Flow) else item()
-                if wanted(flow):
-                    yield flow
-        finally:
-            self._followers.remove(follower)
+    async def follow(
+        self, wanted: FlowFilter | None = None, last: int = 0
+    ) -> AsyncIterator[Flow | Lost]:
+        """``last`` flows of before, then each one as it comes, without end."""
+        wanted = wanted or FlowFilter()
+        place = self._next
+        for flow in self.last(last, wanted):
+            yield flow
+        while True:
+            if place == self._next:
+                self._arrived.clear()
+                await self._arrived.wait()
+            if place < self._oldest():
+                yield Lost(self._oldest() - place)
+                place = self._oldest()
+            end = min(self._next, place + _CHUNK)
+            # Decoded before the first is yielded: the ring may turn while the reader takes them.
+            for flow in list(self._matching(place, end, wanted)):
+                yield flow
+            place = end
+            await asyncio.sleep(0)
 
-    def peer(self, identity: int, address: str, port: int) -> Peer:
-        pod, labels = self._describe(identity, address)
-        return Peer(identity, address, port, pod, labels)
+    def _matching(self, begin: int, end: int, wanted: FlowFilter) -> Iterator[Flow]:
+        return filter(wanted.matches, map(self._flow, range(begin, end)))
 
-    def _publish(self, item: Flow | Pending) -> None:
-        self._ring.append(item)
-        for follower in self._followers:
-            try:
-                follower.queue.put_nowait(item)
-            except asyncio.QueueFull:
-                follower.lost += 1
+    def _oldest(self) -> int:
+        return max(0, self._next - len(self._ring))
 
-    def _decode(self, record: pb.VerdictRecord) -> Flow:
-        l7: dict[str, dict[str, object]] = {}
-        if record.HasField("http"):
-            http = record.http
-            l7["http"] = {
-                "method": http.method,
-                "path": http.path,
-                "host": http.host,
-                "status": http.status,
-                "protocol": http.protocol,
-            }
-        elif record.HasField("kafka"):
-            kafka = record.kafka
-            l7["kafka"] = {
-                "api": self._kafka_name(kafka.api_key),
-                "api_key": kafka.api_key,
-                "api_version": kafka.api_version,
-                "correlation_id": kafka.correlation_id,
-                "client_id": kafka.client_id,
-                "topics": list(kafka.topics),
-                "error_code": kafka.error_code,
-            }
-        ends = (
-            (record.source_identity, record.source_address, record.source_port),
-            (record.destination_identity, record.destination_address, record.destination_port),
-        )
-        source, destination = (
-            self.peer(identity, str(ip_address(raw)) if raw else "", port)
-            for identity, raw, port in ends
-        )
-        return Flow(
-            time=record.time_unix_nanos,
-            verdict=_VERDICTS.get(record.verdict, "denied"),
-            layer="L7",
-            direction=_direction(record),
-            reason=_reason(record),
-            source=source,
-            destination=destination,
-            protocol="TCP",
-            endpoint_id=record.endpoint_id,
-            rule=record.rule,
-            revision=record.revision,
-            latency=record.latency_nanos,
-            count=record.count or 1,
-            l7=l7,
-        )
+    def _put(self, item: pb.VerdictRecord | KernelEvent) -> None:
+        self._ring[self._next % len(self._ring)] = item
+        self._next += 1
 
+    def _added(self, kinds: Counter[Kind]) -> None:
+        if kinds:
+            self._metrics.count(kinds)
+            self._arrived.set()
 
-def _direction(record: pb.VerdictRecord) -> str:
-    return "egress" if record.direction == pb.DIRECTION_EGRESS else "ingress"
-
-
-def _reason(record: pb.VerdictRecord) -> str:
-    return pb.Reason.Name(record.reason).removeprefix("REASON_").lower().replace("_", " ")
+    def _flow(self, sequence: int) -> Flow:
+        item = self._ring[sequence % len(self._ring)]
+        assert item is not None
+        if isinstance(item, pb.VerdictRecord):
+            return self._decoder.verdict(item)
+        return self._decoder.event(item)
