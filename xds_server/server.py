@@ -41,7 +41,10 @@ class XdsServer:
         self._server: grpc.aio.Server | None = None
 
     async def start(self) -> None:
-        """Listen. Raises OSError when the socket's path cannot be used."""
+        """Listen. Raises OSError when the socket's path cannot be used.
+
+        Publish every endpoint's policy before: a module forgets what its first set lacks.
+        """
         if len(bytes(self._path)) > _SUN_PATH_MAX:
             raise OSError(f"{self._path}: longer than {_SUN_PATH_MAX} bytes: use a shorter run dir")
         server = grpc.aio.server(
