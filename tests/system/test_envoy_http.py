@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import grpc
 import pytest
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.core.v3 import address_pb2
@@ -29,6 +30,7 @@ from tests.system.module_rig import (
     SERVER_ID,
     SERVER_IDENTITY,
     free_port,
+    grpc_backend,
 )
 from xds_server.http_listener import http_cluster
 from xds_server.listeners import http_listener
@@ -82,7 +84,8 @@ class Wire:
 
 
 @contextlib.asynccontextmanager
-async def wire(folder: Path) -> AsyncIterator[Wire]:
+async def wire(folder: Path, backend_port: int = 0) -> AsyncIterator[Wire]:
+    """``backend_port``: a backend of the test's own in place of the wire's."""
     async with node(folder) as rig:
         made = Wire(rig, free_port(SERVER))
         server = await asyncio.start_server(made.backend, BACKEND, 0)
@@ -93,7 +96,7 @@ async def wire(folder: Path) -> AsyncIterator[Wire]:
         del listener.listener_filters[2]  # original_src: the backend would answer past Envoy
         endpoint = endpoint_components_pb2.LbEndpoint(
             endpoint=endpoint_components_pb2.Endpoint(
-                address=address(BACKEND, server.sockets[0].getsockname()[1])
+                address=address(BACKEND, backend_port or server.sockets[0].getsockname()[1])
             )
         )
         cluster.type = cluster_pb2.Cluster.STATIC
@@ -205,3 +208,16 @@ async def test_http_10_and_an_offered_h2c_are_served(folder: Path) -> None:
             b"Upgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n"
         )
         assert (await made.exchange(request, PLAIN, END)).split(b" ")[1] == b"200"
+
+
+async def test_grpc_passes_in_http_2(folder: Path) -> None:
+    backend_port = free_port(BACKEND)
+    backend = await grpc_backend(backend_port)
+    async with (
+        wire(folder, backend_port) as made,
+        grpc.aio.insecure_channel(f"{SERVER}:{made.port}") as channel,
+    ):
+        echo = channel.unary_unary("/echo.Echo/Echo", bytes, bytes)
+        answers = await asyncio.gather(*(echo(b"%d" % i, timeout=5) for i in range(200)))
+        assert answers == [b"%d" % i for i in range(200)]
+    await backend.stop(0)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 from l7_proxy_ext.process import Detached
 from l7_proxy_ext.supervisor import envoy_binary
 from tests.system.envoy_rig import eventually, node
+from tests.system.module_rig import ROOT
 
 pytestmark = pytest.mark.system
 
@@ -48,6 +51,45 @@ async def test_the_next_agent_adopts_the_running_envoy(folder: Path) -> None:
         rig.kill()
         await eventually(lambda: rig.supervisor.pid not in (None, pid), 3)
         assert not rig.supervisor.status()["adopted"]
+
+
+AGENT = """
+import asyncio, json, sys
+from pathlib import Path
+from l7_proxy_ext.bootstrap import bootstrap
+from l7_proxy_ext.supervisor import Supervisor
+from tests.system.envoy_rig import NODE
+folder, modules = map(Path, sys.argv[1:])
+async def main():
+    await Supervisor(folder / "envoy", bootstrap(NODE, folder), modules, workers=1).start()
+    print("started", flush=True)
+    await asyncio.sleep(60)
+asyncio.run(main())
+"""
+
+
+async def test_envoy_outlives_kill_9_of_its_agent(folder: Path) -> None:
+    async with node(folder) as rig:
+        agent = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", AGENT, str(folder), str(rig.module_dir)),
+            stdout=asyncio.subprocess.PIPE,
+            cwd=ROOT,
+        )
+        assert agent.stdout
+        while await agent.stdout.readline() != b"started\n":
+            assert agent.returncode is None
+        agent.kill()
+        await agent.wait()
+        left = Detached.load(folder / "envoy" / "envoy.pid")
+        assert left, "Envoy died with its agent"
+
+        await rig.supervisor.start()
+        assert (rig.supervisor.pid, rig.supervisor.status()["adopted"]) == (left.pid, True)
+        files = (Path("/proc") / str(left.pid) / "limits").read_text().split("Max open files")[1]
+        soft, hard = files.split()[:2]
+        assert soft == hard
+        rig.kill()
+        await eventually(lambda: rig.supervisor.pid not in (None, left.pid), 3)
 
 
 async def test_an_envoy_of_another_configuration_is_replaced(folder: Path) -> None:
