@@ -70,9 +70,11 @@ class Agent:
         config.state_dir.mkdir(parents=True, exist_ok=True)
         async with contextlib.AsyncExitStack() as stack:
             stack.enter_context(_exclusive(config.run_dir / "agent.lock"))
-            self.datapath = Datapath(
-                DatapathConfig(config.bpf_dir, config.devices, config.proxy_ports)
+            # In a thread: pyroute2 runs an event loop of its own.
+            self.datapath = await asyncio.to_thread(
+                Datapath, DatapathConfig(config.bpf_dir, config.devices, config.proxy_ports)
             )
+            own_addresses = await asyncio.to_thread(_own_addresses)
             self.enforcement = Enforcement(
                 config.state_dir, self.store, self.datapath, self.xds, _rules.regex_error
             )
@@ -82,7 +84,7 @@ class Agent:
                 self.xds.set_resources(type_url, resources)
             await self.xds.start()
             stack.push_async_callback(self.xds.stop)
-            await self.enforcement.restore(_own_addresses(), Reserved.HOST)
+            await self.enforcement.restore(own_addresses, Reserved.HOST)
             await self.supervisor.start()
             stack.push_async_callback(self.supervisor.detach)
             loop = asyncio.get_running_loop()

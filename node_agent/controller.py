@@ -30,7 +30,10 @@ class PolicySink(Protocol):
     def publish_policy(self, policy: EndpointPolicy) -> None: ...
     def remove_policy(self, endpoint_id: int) -> None: ...
     async def policy_acknowledged(
-        self, endpoint_id: int, revision: int, timeout: float
+        self,
+        endpoint_id: int,
+        revision: int,
+        timeout: float,  # noqa: ASYNC109
     ) -> bool: ...
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +15,9 @@ from prometheus_client.registry import Collector
 from datapath.codec import Event
 from datapath.consts import Verdict
 from datapath.facade import Datapath
-from flow_observer.filter import BadFilter, Test, make_filter
-from flow_observer.flow import Flow
+from flow_observer.filter import BadFilter, FlowFilter
 from flow_observer.observer import Observer
 from node_agent.enforcement import Enforcement
-from policy_engine.kafka_api import NAMES
 from policy_engine.labels import format_labels
 from policy_engine.model import Direction, Protocol
 from policy_engine.trace import decide
@@ -28,12 +27,25 @@ if TYPE_CHECKING:
     from node_agent.agent import Agent
 
 CAPACITY = 20_000
-_VERDICTS = {
-    Verdict.FORWARDED: "forwarded",
-    Verdict.DROPPED: "denied",
-    Verdict.AUDIT: "audit",
-    Verdict.REDIRECTED: "redirected",
-}
+
+
+@dataclass(frozen=True, slots=True)
+class KernelFlow:
+    """An event of the kernel as the observer takes it (:class:`flow_observer.decode.KernelEvent`)."""
+
+    time: int
+    saddr: str
+    daddr: str
+    source_identity: int
+    destination_identity: int
+    sport: int
+    dport: int
+    endpoint_id: int
+    protocol: int
+    direction: str
+    verdict: str
+    reason: str
+    rule: str
 
 
 class Flows:
@@ -41,17 +53,21 @@ class Flows:
 
     def __init__(self, enforcement: Enforcement, datapath: Datapath) -> None:
         self._enforcement, self._datapath = enforcement, datapath
-        self.observer = Observer(CAPACITY, self._describe, lambda key: NAMES.get(key, str(key)))
+        self._registry = CollectorRegistry()
+        self._observer = Observer(CAPACITY, self._labels, self._pod, self._registry)
+        self._events_lost = datapath.events_lost()
         # Kernel events carry CLOCK_MONOTONIC.
         self._epoch = time.time_ns() - time.monotonic_ns()
 
     def read_events(self) -> None:
         """Called when the ring buffer has something."""
-        for event in self._datapath.read_events():
-            self.observer.add(self._flow(event))
+        lost = self._datapath.events_lost()
+        events = [self._kernel_flow(event) for event in self._datapath.read_events()]
+        self._observer.add_events(events, lost - self._events_lost)
+        self._events_lost = lost
 
     def add_verdicts(self, batch: pb.VerdictBatch) -> None:
-        self.observer.add_verdicts(batch)
+        self._observer.add_verdicts(batch)
 
     def stream(self, query: Mapping[str, str]) -> AsyncIterator[dict[str, Any]]:
         """``last`` flows, then with ``follow`` those that come. Raises BadFilter."""
@@ -60,60 +76,61 @@ class Flows:
         last = query.get("last", "0" if follow else "50")
         if not last.isdecimal():
             raise BadFilter(f"last: {last!r} is not a number")
-        return self._stream(make_filter(rest), int(last), follow)
+        return self._stream(FlowFilter.parse(rest), int(last), follow)
 
-    async def _stream(self, wanted: Test, last: int, follow: bool) -> AsyncIterator[dict[str, Any]]:
-        for flow in self.observer.last(last, wanted):
-            yield flow.to_dict()
-        if follow:
-            async for flow in self.observer.follow(wanted):
+    async def _stream(
+        self, wanted: FlowFilter, last: int, follow: bool
+    ) -> AsyncIterator[dict[str, Any]]:
+        if not follow:
+            for flow in self._observer.last(last, wanted):
                 yield flow.to_dict()
+            return
+        async for item in self._observer.follow(wanted, last):
+            yield item.to_dict()
 
     def metrics(self, agent: Agent) -> bytes:
         registry = CollectorRegistry()
         registry.register(_AgentCollector(agent))
-        return generate_latest(self.observer.registry) + generate_latest(registry)
+        return generate_latest(self._registry) + generate_latest(registry)
 
-    def _describe(self, identity: int, address: str) -> tuple[str, tuple[str, ...]]:
-        labels = self._enforcement.repository.identities().get(identity, {})
+    def _labels(self, identity: int) -> tuple[str, ...]:
+        return format_labels(self._enforcement.repository.identities().get(identity, {}))
+
+    def _pod(self, address: str) -> str:
         record = self._enforcement.table.by_address(ip_address(address)) if address else None
-        return record.pod if record else "", format_labels(labels)
+        return record.pod if record else ""
 
-    def _flow(self, event: Event) -> Flow:
-        ingress = event.direction is Direction.INGRESS
-        return Flow(
+    def _kernel_flow(self, event: Event) -> KernelFlow:
+        dropped = event.verdict is Verdict.DROPPED
+        return KernelFlow(
             time=self._epoch + event.ktime,
-            verdict=_VERDICTS[event.verdict],
-            layer="L3/L4",
-            direction=event.direction.name.lower(),
-            reason=event.reason.text if event.verdict is Verdict.DROPPED else "",
-            source=self.observer.peer(event.source_identity, event.saddr, event.sport),
-            destination=self.observer.peer(event.destination_identity, event.daddr, event.dport),
-            protocol=_protocol(event.protocol),
+            saddr=event.saddr,
+            daddr=event.daddr,
+            source_identity=event.source_identity,
+            destination_identity=event.destination_identity,
+            sport=event.sport,
+            dport=event.dport,
             endpoint_id=event.endpoint_id,
-            rule=self._rule(
-                event, event.source_identity if ingress else event.destination_identity
-            ),
+            protocol=event.protocol,
+            direction=event.direction.name.lower(),
+            verdict=event.verdict.name.lower(),
+            reason=event.reason.text if dropped else "",
+            rule=self._rule(event),
         )
 
-    def _rule(self, event: Event, peer: int) -> str:
+    def _rule(self, event: Event) -> str:
         """The rules behind a kernel verdict: those of the entry that decided."""
         policy = self._enforcement.controller.policy_of(event.endpoint_id)
         if policy is None or not policy.direction(event.direction).enforced:
             return ""
+        ingress = event.direction is Direction.INGRESS
+        peer = event.source_identity if ingress else event.destination_identity
         try:
             protocol = Protocol(event.protocol)
         except ValueError:
             return ""
         found = decide(policy, event.direction, peer, protocol, event.dport)
         return ", ".join(found.origins)
-
-
-def _protocol(number: int) -> str:
-    try:
-        return Protocol(number).name
-    except ValueError:
-        return str(number)
 
 
 class _AgentCollector(Collector):
@@ -149,8 +166,6 @@ class _AgentCollector(Collector):
                     len(agent.enforcement.policies.invalid()),
                 ),
                 ("last_change_seconds", "From change to map write", agent.enforcement.last.seconds),
-                ("events_lost", "Kernel events lost", agent.datapath.events_lost()),
-                ("verdicts_lost", "Module verdicts lost", self._agent.flows.observer.verdicts_lost),
                 ("envoy_restarts", "Restarts of Envoy", agent.supervisor.status()["restarts"]),
             )
         ]

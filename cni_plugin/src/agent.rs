@@ -1,0 +1,66 @@
+//! The agent's REST API, as far as the plugin needs it: HTTP/1.1 on a Unix socket.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::spec::{Error, Result, code};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub struct Agent<'a> {
+    pub socket: &'a str,
+}
+
+impl Agent<'_> {
+    pub fn put_endpoint(&self, id: &str, body: &Value) -> Result<Value> {
+        self.request("PUT", &format!("/v1/endpoints/{id}"), &body.to_string())
+    }
+
+    pub fn delete_endpoint(&self, id: &str) -> Result<Value> {
+        self.request("DELETE", &format!("/v1/endpoints/{id}"), "")
+    }
+
+    pub fn health(&self) -> Result<Value> {
+        self.request("GET", "/v1/healthz", "")
+    }
+
+    pub fn endpoints(&self) -> Result<Value> {
+        self.request("GET", "/v1/endpoints", "")
+    }
+
+    fn request(&self, method: &str, path: &str, body: &str) -> Result<Value> {
+        let answer = self.exchange(method, path, body).map_err(|e| {
+            Error::new(
+                code::TRY_AGAIN,
+                format!("the agent at {} does not answer: {e}", self.socket),
+            )
+        })?;
+        let (head, text) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+        let status = head.split(' ').nth(1).unwrap_or("");
+        let value: Value = serde_json::from_str(text).unwrap_or(Value::Null);
+        if status.starts_with('2') {
+            return Ok(value);
+        }
+        let why = value["error"].as_str().unwrap_or(text);
+        Err(Error::new(code::AGENT, format!("the agent refused {method} {path}: {why}")))
+    }
+
+    /// HTTP/1.0, so that the answer ends with the connection and is never chunked.
+    fn exchange(&self, method: &str, path: &str, body: &str) -> std::io::Result<String> {
+        let mut stream = UnixStream::connect(self.socket)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        write!(
+            stream,
+            "{method} {path} HTTP/1.0\r\nHost: agent\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        )?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    }
+}
