@@ -1,0 +1,120 @@
+"""``make run``: the quickstart's pods, policies and probes on a sandbox node of its own."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import sys
+import time
+from pathlib import Path
+
+import httpx
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn
+from rich.table import Table
+
+from sandbox import probes
+from sandbox.kubelet import Kubelet
+from sandbox.node import Node
+from sandbox.run import SandboxError, sandbox
+
+EXAMPLE = Path(__file__).parent.parent / "examples" / "quickstart"
+_BROKER_SECONDS = 40.0
+_NEXT = """[bold]What to try next[/bold], from another terminal:
+  sidegate observe --follow
+  sidegate sandbox exec mallory -- curl -m 2 http://orders:8080/v1/orders
+  sidegate policy trace --from frontend --to orders --http 'GET /v1/orders'
+  sidegate get cnp; sidegate status
+  edit {example}/policies.yaml: it takes effect when you save it
+(the command is .venv/bin/sidegate --node {node}; Ctrl-C here ends everything)"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make run", description=__doc__)
+    parser.add_argument("--once", action="store_true", help="probe, clean up, exit")
+    parser.add_argument("--node", default="default")
+    options = parser.parse_args()
+    console = Console()
+    try:
+        return asyncio.run(_run(console, Node(options.node), once=options.once))
+    except SandboxError as error:
+        print(f"quickstart: {error}", file=sys.stderr)
+        return 1
+
+
+async def _run(console: Console, node: Node, *, once: bool) -> int:
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    with _progress(console, "Starting the node, its agent and Envoy"):
+        running = sandbox(EXAMPLE, node)
+        kubelet, _ = await running.__aenter__()
+    try:
+        for (namespace, name), why in kubelet.failed.items():
+            console.print(f"[red]{namespace}/{name} did not start:[/red] {why}")
+        with _progress(console, "Waiting for the Kafka broker"):
+            await _broker_ready(node, kubelet)
+        failed = await asyncio.to_thread(_probe, console, node)
+        if not once and not stopped.is_set():
+            console.print(_NEXT.format(example=EXAMPLE, node=node.name))
+            await _show_flows(console, node, stopped)
+    finally:
+        await running.__aexit__(None, None, None)
+    return 1 if failed or kubelet.failed else 0
+
+
+def _progress(console: Console, text: str) -> Progress:
+    progress = Progress(SpinnerColumn(), TextColumn(text), console=console, transient=True)
+    progress.add_task(text)
+    if not console.is_terminal:
+        console.print(text)
+    return progress
+
+
+async def _broker_ready(node: Node, kubelet: Kubelet) -> None:
+    """Until its topics are there: seen from inside the broker's own pod, which no policy judges."""
+    log = node.sandbox_dir / "pods" / "default_kafka" / "broker" / "log"
+    deadline = time.monotonic() + _BROKER_SECONDS
+    while ("default", "kafka") in kubelet.pods and time.monotonic() < deadline:
+        if log.exists() and "Created topic audit" in log.read_text(errors="replace"):
+            return
+        await asyncio.sleep(0.1)
+    raise SandboxError(f"the Kafka broker is not ready; see {log}")
+
+
+def _probe(console: Console, node: Node) -> int:
+    """Print the table; the number of probes that came out otherwise than expected."""
+    table = Table("who", "what", "expected", "seen", "layer", "decided by", title="Probes")
+    failed = 0
+    transport = httpx.HTTPTransport(uds=str(node.run_dir / "agent.sock"))
+    with httpx.Client(transport=transport, base_url="http://agent") as api:
+        for probe in probes.load(EXAMPLE / "probes.yaml"):
+            since = time.time_ns()
+            seen = probes.run(node, probe)
+            layer, rule = probes.decided(api, probe, since)
+            ok = seen == probe.expect
+            failed += not ok
+            colour = "green" if ok else "bold red"
+            seen = f"[{colour}]{seen}{'' if ok else ' ✘'}[/{colour}]"
+            table.add_row(probe.who, probe.what, probe.expect, seen, layer, rule)
+    console.print(table)
+    total = table.row_count
+    console.print(f"{total - failed} of {total} as expected")
+    return failed
+
+
+async def _show_flows(console: Console, node: Node, stopped: asyncio.Event) -> None:
+    cli = Path(sys.executable).parent / "sidegate"
+    console.print("[bold]Live flows[/bold]")
+    process = await asyncio.create_subprocess_exec(
+        str(cli), "--node", node.name, "observe", "--follow", "--last", "10"
+    )
+    await stopped.wait()
+    if process.returncode is None:
+        process.terminate()
+        await process.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
