@@ -1,0 +1,83 @@
+"""What runs rather than asks: the agent, the sandbox, the kernel's own trace."""
+
+# ruff: noqa: PLC0415 - what a command needs is loaded when it runs, so that --help is quick
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sidegate_cli.failure import Failure
+from sidegate_cli.options import Node, group
+
+sandbox = group("Pods as namespaced processes on this machine.")
+trace = group("What the kernel itself drops and retransmits (BCC tools, an optional extra).")
+
+
+def agent(
+    resources: Annotated[
+        Path | None, typer.Option(help="Directory of YAML to enforce.", file_okay=False)
+    ] = None,
+    node: Node = "default",
+    device: Annotated[list[str] | None, typer.Option(help="Uplink; may be repeated.")] = None,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Run the agent of a node in this network namespace until a signal."""
+    from node_agent.config import AgentConfig, run_dir_of
+    from node_agent.main import run
+
+    config = AgentConfig(
+        node=node,
+        run_dir=run_dir_of(node),
+        resources=resources,
+        devices=tuple(device or ()),
+    )
+    raise typer.Exit(run(config, log_level))
+
+
+@sandbox.command("run")
+def sandbox_run(
+    directory: Annotated[Path, typer.Argument(exists=True, file_okay=False)],
+    node: Node = "default",
+) -> None:
+    """Run the pods of a directory of YAML under its policies until a signal."""
+    raise typer.Exit(_part("sandbox.run").run(directory, node))
+
+
+@sandbox.command("exec")
+def sandbox_exec(
+    pod: Annotated[str, typer.Argument(help="Name, or namespace/name.")],
+    command: Annotated[list[str], typer.Argument(help="After --.")],
+    node: Node = "default",
+) -> None:
+    """Run a command inside a pod; its exit code is this one's."""
+    raise typer.Exit(_part("sandbox.execute").execute(node, pod, command))
+
+
+@sandbox.command("stop")
+def sandbox_stop(node: Node = "default") -> None:
+    """End a running sandbox, or clean up what a killed one left."""
+    raise typer.Exit(_part("sandbox.run").stop(node))
+
+
+@trace.command("drops")
+def trace_drops(node: Node = "default") -> None:
+    """Packets that the kernel drops, with its reason."""
+    raise typer.Exit(_part("tracing.main").drops(node))
+
+
+@trace.command("tcp")
+def trace_tcp(node: Node = "default") -> None:
+    """Retransmits and state changes of TCP connections."""
+    raise typer.Exit(_part("tracing.main").tcp(node))
+
+
+def _part(name: str) -> Any:
+    """A room above this one, or one that need not be installed."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise Failure(f"{name.partition('.')[0]} cannot be loaded: {error}", 3) from None
