@@ -15,8 +15,8 @@ ROUNDS = 7
 class Figure:
     """One entry of ``bench/results/latest.json``.
 
-    ``spread`` is (smallest, largest) over the rounds. ``against`` names what it is measured against.
-    ``bar`` is text such as ">= 0.97" or "" for a figure that is only reported; ``met`` then is None.
+    ``spread`` is (smallest, largest) over the rounds, ``against`` what it is measured against.
+    ``bar`` is text such as ">= 0.97", "" for a figure that is only reported: ``met`` is None then.
     """
 
     name: str
