@@ -9,15 +9,12 @@ import contextlib
 import fcntl
 from collections.abc import AsyncIterator
 from importlib.metadata import version as package_version
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
 import structlog
 import uvicorn
-from pyroute2 import IPRoute
 
-from datapath.codec import Prefix
 from datapath.facade import Datapath, DatapathConfig
 from kube_store.resource import identify
 from kube_store.store import Change, Store
@@ -26,13 +23,13 @@ from l7_proxy_ext.admin import Admin
 from l7_proxy_ext.bootstrap import bootstrap
 from l7_proxy_ext.supervisor import Supervisor
 from node_agent import api, views
+from node_agent.addresses import AddressWatch, own_addresses
 from node_agent.config import AgentConfig
 from node_agent.endpoints import EndpointRecord, parse_registration
 from node_agent.enforcement import Enforcement
 from node_agent.flows import Flows
 from node_agent.sources import Sources
 from node_agent.trace_request import answer
-from policy_engine.identity import Reserved
 from xds_server.listeners import node_resources
 from xds_server.server import XdsServer
 
@@ -74,7 +71,8 @@ class Agent:
             self.datapath = await asyncio.to_thread(
                 Datapath, DatapathConfig(config.bpf_dir, config.devices, config.proxy_ports)
             )
-            own_addresses = await asyncio.to_thread(_own_addresses)
+            watch = stack.enter_context(contextlib.closing(AddressWatch()))
+            own = await asyncio.to_thread(own_addresses)
             self.enforcement = Enforcement(
                 config.state_dir, self.store, self.datapath, self.xds, _rules.regex_error
             )
@@ -83,7 +81,7 @@ class Agent:
             for type_url, resources in node_resources(config.proxy_ports).items():
                 self.xds.set_resources(type_url, resources)
             # The first set that a module gets must be whole: what it lacks is denied.
-            await self.enforcement.restore(own_addresses, Reserved.HOST)
+            await self.enforcement.restore(own)
             await self.xds.start()
             stack.push_async_callback(self.xds.stop)
             await self.supervisor.start()
@@ -91,7 +89,8 @@ class Agent:
             loop = asyncio.get_running_loop()
             loop.add_reader(self.datapath.events_fd, self.flows.read_events)
             stack.callback(loop.remove_reader, self.datapath.events_fd)
-            for task in (self._watch_sources(), self._serve_api()):
+            tasks = (self._watch_sources(), self._watch_addresses(watch), self._serve_api())
+            for task in tasks:
                 running = asyncio.create_task(task)
                 stack.push_async_callback(_cancelled, running)
             log.info("agent is up", node=config.node, resources=str(config.resources))
@@ -108,6 +107,19 @@ class Agent:
                 await self.enforcement.settle()
         finally:
             watching.cancel()
+
+    async def _watch_addresses(self, watch: AddressWatch) -> None:
+        loop = asyncio.get_running_loop()
+        changed = asyncio.Event()
+        loop.add_reader(watch.fd, changed.set)
+        try:
+            while True:
+                await self.enforcement.set_host_addresses(await asyncio.to_thread(own_addresses))
+                await changed.wait()
+                watch.drain()
+                changed.clear()
+        finally:
+            loop.remove_reader(watch.fd)
 
     async def _serve_api(self) -> None:
         socket = self.config.agent_socket
@@ -256,10 +268,3 @@ def _exclusive(path: Path) -> Any:
         except BlockingIOError:
             raise AlreadyRunning(f"another agent runs in {path.parent}: stop it first") from None
         yield
-
-
-def _own_addresses() -> list[Prefix]:
-    """Of this network namespace: whoever speaks from them is the host."""
-    with IPRoute() as ip:
-        found = [message.get_attr("IFA_ADDRESS") for message in ip.get_addr()]
-    return [ip_network(address) for address in found]

@@ -142,7 +142,7 @@ def application(agent: Agent) -> Starlette:
         ("GET", "/v1/status", routes.status),
         ("GET", "/metrics", routes.metrics),
         ("GET", "/v1/endpoints", routes.endpoints),
-        ("GET", "/v1/endpoints/{id}", routes.endpoint),
+        ("GET", "/v1/endpoints/{id:path}", routes.endpoint),
         ("PUT", "/v1/endpoints/{id}", routes.put_endpoint),
         ("DELETE", "/v1/endpoints/{id}", routes.delete_endpoint),
         ("GET", "/v1/identities", routes.identities),

@@ -17,7 +17,7 @@ from node_agent.endpoints import BadEndpoint, EndpointRecord, EndpointTable
 from node_agent.membership import Membership
 from node_agent.policies import PolicyObjects
 from node_agent.state import read_json, write_json
-from policy_engine.identity import IdentitiesExhausted
+from policy_engine.identity import IdentitiesExhausted, Reserved
 from policy_engine.parse import KINDS, RegexError
 from policy_engine.repository import PolicyRepository
 
@@ -49,7 +49,7 @@ class Enforcement:
         self.last = Realised()
         store.subscribe(self._pending.extend)
 
-    async def restore(self, own_addresses: Iterable[Prefix], host_identity: int) -> None:
+    async def restore(self, host_addresses: Iterable[Prefix]) -> None:
         """Take over what an earlier agent left: endpoints whose interface still exists."""
         self._membership.restore(read_json(self._identities_file) or {})
         self.table.load()
@@ -59,7 +59,7 @@ class Enforcement:
             for prefix, value in self._datapath.ipcache().items()
             if prefix.prefixlen
         }
-        self._hosts = dict.fromkeys(own_addresses, (host_identity, 0))
+        self._hosts = dict.fromkeys(host_addresses, (int(Reserved.HOST), 0))
         async with self.controller.lock:
             affected = self._take_pending()
             for record in list(self.table):
@@ -74,6 +74,14 @@ class Enforcement:
             for stale in live.values():
                 self._datapath.detach_endpoint(stale)
             await self._enforce(affected | {record.id for record in self.table})
+
+    async def set_host_addresses(self, addresses: Iterable[Prefix]) -> None:
+        """The node's own addresses are these now."""
+        hosts = dict.fromkeys(addresses, (int(Reserved.HOST), 0))
+        if hosts != self._hosts:
+            async with self.controller.lock:
+                self._hosts = hosts
+                await self._enforce(self._take_pending())
 
     async def settle(self) -> Realised:
         """Realise what the store has announced since the last time."""

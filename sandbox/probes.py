@@ -21,7 +21,7 @@ _PATIENCE = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One line of ``probes.yaml``."""
+    """One line of ``quickstart-probes.yaml``."""
 
     who: str
     expect: str

@@ -27,7 +27,7 @@ _NEXT = """[bold]What to try next[/bold], from another terminal:
   sidegate policy trace --from frontend --to orders --http 'GET /v1/orders'
   sidegate get cnp; sidegate status
   edit {example}/policies.yaml: it takes effect when you save it
-(the command is .venv/bin/sidegate --node {node}; Ctrl-C here ends everything)"""
+(the command is .venv/bin/sidegate; Ctrl-C here ends everything)"""
 
 
 def main() -> int:
@@ -36,6 +36,8 @@ def main() -> int:
     parser.add_argument("--node", default="default")
     options = parser.parse_args()
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=140)  # a log file has no width of its own
     try:
         return asyncio.run(_run(console, Node(options.node), once=options.once))
     except SandboxError as error:
@@ -57,7 +59,7 @@ async def _run(console: Console, node: Node, *, once: bool) -> int:
             await _broker_ready(node, kubelet)
         failed = await asyncio.to_thread(_probe, console, node)
         if not once and not stopped.is_set():
-            console.print(_NEXT.format(example=EXAMPLE, node=node.name))
+            console.print(_NEXT.format(example=EXAMPLE))
             await _show_flows(console, node, stopped)
     finally:
         await running.__aexit__(None, None, None)
@@ -85,11 +87,11 @@ async def _broker_ready(node: Node, kubelet: Kubelet) -> None:
 
 def _probe(console: Console, node: Node) -> int:
     """Print the table; the number of probes that came out otherwise than expected."""
-    table = Table("who", "what", "expected", "seen", "layer", "decided by", title="Probes")
+    table = _table()
     failed = 0
     transport = httpx.HTTPTransport(uds=str(node.run_dir / "agent.sock"))
     with httpx.Client(transport=transport, base_url="http://agent") as api:
-        for probe in probes.load(EXAMPLE / "probes.yaml"):
+        for probe in probes.load(EXAMPLE.with_name("quickstart-probes.yaml")):
             since = time.time_ns()
             seen = probes.run(node, probe)
             layer, rule = probes.decided(api, probe, since)
@@ -104,11 +106,18 @@ def _probe(console: Console, node: Node) -> int:
     return failed
 
 
+def _table() -> Table:
+    table = Table(title="Probes", title_justify="left")
+    for name in ("who", "what", "expected", "seen", "layer", "decided by"):
+        table.add_column(name, no_wrap=name != "decided by", overflow="fold")
+    return table
+
+
 async def _show_flows(console: Console, node: Node, stopped: asyncio.Event) -> None:
     cli = Path(sys.executable).parent / "sidegate"
     console.print("[bold]Live flows[/bold]")
     process = await asyncio.create_subprocess_exec(
-        str(cli), "--node", node.name, "observe", "--follow", "--last", "10"
+        str(cli), "observe", "--node", node.name, "--follow", "--last", "10"
     )
     await stopped.wait()
     if process.returncode is None:

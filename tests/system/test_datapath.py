@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
@@ -125,7 +126,7 @@ class Rig:
             self.datapath.destroy()
         self.node.close()
 
-    def reasons(self) -> set[DropReason]:
+    def reasons(self) -> AbstractSet[DropReason]:
         return {e.reason for e in self.datapath.read_events() if e.verdict is Verdict.DROPPED}
 
 
