@@ -9,7 +9,7 @@ use sidegate_policy::HttpRequest;
 use sidegate_proto::v1::{Direction, HttpRecord, Reason, Verdict, VerdictRecord, verdict_record};
 use sidegate_stream::MergeKey;
 use std::borrow::Cow;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub struct Http {
     engine: &'static Engine,
@@ -72,7 +72,7 @@ impl HttpFilter for Http {
         let Some(judged) = &mut self.exchange else {
             return Next::Continue;
         };
-        if judged.generation == generation {
+        if judged.generation == generation || judged.since.elapsed() < ONE_ANSWER {
             return Next::Continue;
         }
         judged.generation = generation;
@@ -101,6 +101,10 @@ fn judge(engine: &Engine, envoy: &Exchange, facts: &Facts, request: &Request) ->
 }
 
 const FORBIDDEN: u32 = 403;
+
+/// An exchange that is younger was one request and is being answered: it was allowed when it came,
+/// and half an answer helps nobody. Older ones are streams, which must not outlive their policy.
+const ONE_ANSWER: Duration = Duration::from_millis(100);
 
 fn deny(envoy: &Exchange, judgement: &Judgement) -> Next {
     let reason = match judgement.decision.reason {
