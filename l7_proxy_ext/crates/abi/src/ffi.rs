@@ -114,9 +114,9 @@ callbacks! {
         filter: EnvoyPtr, length: usize) -> bool;
     fn envoy_dynamic_module_callback_network_filter_append_write_buffer(
         filter: EnvoyPtr, data: ModuleBuffer) -> bool;
-    fn envoy_dynamic_module_callback_network_filter_write(
-        filter: EnvoyPtr, data: ModuleBuffer, end_stream: bool);
     fn envoy_dynamic_module_callback_network_filter_inject_read_data(
+        filter: EnvoyPtr, data: ModuleBuffer, end_stream: bool);
+    fn envoy_dynamic_module_callback_network_filter_inject_write_data(
         filter: EnvoyPtr, data: ModuleBuffer, end_stream: bool);
     fn envoy_dynamic_module_callback_network_filter_close(filter: EnvoyPtr, close_type: u32);
 

@@ -105,11 +105,15 @@ impl Connection {
         }
     }
 
-    /// Writes to the client, past this and every filter before it.
-    pub fn write(&self, data: &[u8]) {
-        // SAFETY: Envoy copies `data`.
+    /// Writes to the client by way of the filters that come after this one on that way.
+    pub fn inject_write(&self, data: &[u8]) {
+        // SAFETY: Envoy copies `data`; this filter's own hooks are not called for it.
         unsafe {
-            ffi::envoy_dynamic_module_callback_network_filter_write(self.0, data.into(), false);
+            ffi::envoy_dynamic_module_callback_network_filter_inject_write_data(
+                self.0,
+                data.into(),
+                false,
+            );
         }
     }
 

@@ -6,14 +6,15 @@ mod facts;
 mod guard;
 mod http;
 mod ipcache;
+mod kafka;
 mod peer;
 
 use engine::Engine;
 use sidegate_abi::{Factory, Module, Refusal, http as http_abi, listener, network};
 use std::sync::OnceLock;
 
-/// The module: the bootstrap extension `sidegate`, listener filter `sidegate_peer`, network filter
-/// `sidegate_guard`, HTTP filter `sidegate_http`.
+/// The module: the bootstrap extension `sidegate`, listener filter `sidegate_peer`, network filters
+/// `sidegate_guard` and `sidegate_kafka`, HTTP filter `sidegate_http`.
 pub struct Sidegate;
 
 static ENGINE: OnceLock<Engine> = OnceLock::new();
@@ -52,6 +53,7 @@ impl Module for Sidegate {
         let engine = engine()?;
         match name {
             "sidegate_guard" => Ok(Box::new(|| Box::new(guard::Guard::new(engine)))),
+            "sidegate_kafka" => Ok(Box::new(|| Box::new(kafka::Kafka::new(engine)))),
             _ => unknown("network filter"),
         }
     }

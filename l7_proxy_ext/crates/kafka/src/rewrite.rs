@@ -1,0 +1,171 @@
+//! Metadata, the one API whose messages we write anew: denied topics do not reach the broker, which
+//! might create them, and are added to its answer with their error.
+
+use crate::codec::{Value, Writer};
+use crate::deny::error;
+use crate::request::{Request, Topic, TopicRef, api, field};
+use crate::schema::{Schemas, Type};
+
+/// A request without the topics that are denied, as a frame.
+pub fn without_topics(request: &Request, denied: &[Topic]) -> Vec<u8> {
+    let (Some(message), Some(Value::Struct(values))) =
+        (Schemas::get().request(request.api_key, request.api_version), &request.body)
+    else {
+        return Vec::new();
+    };
+    let Type::Struct(fields) = &message.body else { return Vec::new() };
+    let mut values = values.clone();
+    for ((name, shape), value) in fields.iter().zip(&mut values) {
+        if let (true, Type::Array { element, .. }, Value::Array(Some(items))) =
+            (&**name == "topics", shape, value)
+        {
+            items.retain(|item| !denied.iter().any(|topic| is_about(element, item, topic)));
+        }
+    }
+    let mut writer = Writer::default();
+    header(
+        &mut writer,
+        request.api_key,
+        request.api_version,
+        request.correlation_id,
+        &request.client_id,
+    );
+    if message.header_version >= 2 {
+        writer.varint(0);
+    }
+    write(&mut writer, &message.body, &Value::Struct(values));
+    writer.into_frame()
+}
+
+/// A Metadata request of ours for topics by id.
+pub fn metadata_by_id(ids: &[[u8; 16]], version: u16, correlation: i32, client: &str) -> Vec<u8> {
+    let mut writer = Writer::default();
+    header(&mut writer, api::METADATA, version, correlation, client);
+    writer.varint(0);
+    writer.count(true, ids.len());
+    for id in ids {
+        writer.0.extend_from_slice(id);
+        writer.text(true, None);
+        writer.varint(0);
+    }
+    writer.number(1, 0); // do not create topics
+    writer.number(1, 0); // nor say what we may do with them
+    writer.varint(0);
+    writer.into_frame()
+}
+
+fn header(to: &mut Writer, key: u16, version: u16, correlation: i32, client: &str) {
+    to.number(2, key.into());
+    to.number(2, version.into());
+    to.number(4, correlation.into());
+    to.text(false, Some(client));
+}
+
+/// Topic ids and names of a Metadata response.
+pub fn ids_of(shape: &Type, body: &Value) -> Vec<([u8; 16], String)> {
+    let Some(element) = topics_element(shape) else { return Vec::new() };
+    let topics = field(shape, body, "topics").map_or(&[][..], Value::items);
+    topics
+        .iter()
+        .filter_map(|topic| {
+            match (field(element, topic, "topic_id")?, field(element, topic, "name")?) {
+                (Value::Uuid(id), Value::Text(Some(name))) if *id != [0; 16] => {
+                    Some((*id, name.clone()))
+                }
+                _ => None,
+            }
+        })
+        .collect()
+}
+
+/// Of all topics only the allowed ones; of those that were asked for, the denied with their error.
+pub fn show_allowed(
+    shape: &Type,
+    body: &mut Value,
+    denied: &[Topic],
+    all: bool,
+    allows: impl Fn(&str) -> bool,
+) {
+    let (Some(element), Type::Struct(fields), Value::Struct(values)) =
+        (topics_element(shape), shape, body)
+    else {
+        return;
+    };
+    let Some(index) = fields.iter().position(|(name, _)| &**name == "topics") else { return };
+    if let Some(Value::Array(Some(items))) = values.get_mut(index) {
+        if all {
+            items.retain(|item| match field(element, item, "name") {
+                Some(Value::Text(Some(name))) => allows(name),
+                _ => false,
+            });
+        }
+        for topic in denied {
+            items.push(default_topic(element, topic, error::TOPIC_AUTHORIZATION_FAILED));
+        }
+    }
+}
+
+/// A topic of a Metadata response that says nothing but its error.
+pub fn default_topic(element: &Type, topic: &Topic, code: i16) -> Value {
+    let Type::Struct(fields) = element else { return Value::Opaque };
+    let values = fields.iter().map(|(name, shape)| match (&**name, shape, &topic.topic) {
+        ("name", _, TopicRef::Name(text)) => Value::Text(Some(text.clone())),
+        ("topic_id", _, TopicRef::Id(id)) => Value::Uuid(*id),
+        ("error_code", ..) => Value::Number(code.into()),
+        ("topic_authorized_operations", ..) => Value::Number(i32::MIN.into()),
+        (_, Type::Uuid, _) => Value::Uuid([0; 16]),
+        (_, Type::Text { .. }, _) => Value::Text(None),
+        (_, Type::Array { .. }, _) => Value::Array(Some(Vec::new())),
+        (_, Type::Fixed(_), _) => Value::Number(0),
+        _ => Value::Opaque,
+    });
+    Value::Struct(values.collect())
+}
+
+pub fn write(to: &mut Writer, shape: &Type, value: &Value) {
+    match (shape, value) {
+        (Type::Fixed(bytes), Value::Number(number)) => to.number(*bytes, *number),
+        (Type::Uuid, Value::Uuid(id)) => to.0.extend_from_slice(id),
+        (Type::Text { compact }, Value::Text(text)) => to.text(*compact, text.as_deref()),
+        (Type::Array { compact, element }, Value::Array(Some(items))) => {
+            to.count(*compact, items.len());
+            for item in items {
+                write(to, element, item);
+            }
+        }
+        (Type::Array { compact, .. }, _) => {
+            if *compact {
+                to.varint(0);
+            } else {
+                to.number(4, -1);
+            }
+        }
+        (Type::Struct(fields), Value::Struct(values)) => {
+            for ((_, shape), value) in fields.iter().zip(values) {
+                write(to, shape, value);
+            }
+        }
+        (Type::Bytes { compact }, _) => to.no_bytes(*compact),
+        (Type::Optional(_), _) => to.number(1, -1),
+        _ => to.varint(0),
+    }
+}
+
+fn topics_element(shape: &Type) -> Option<&Type> {
+    let Type::Struct(fields) = shape else { return None };
+    fields.iter().find_map(|(name, shape)| match shape {
+        Type::Array { element, .. } if &**name == "topics" => Some(&**element),
+        _ => None,
+    })
+}
+
+fn is_about(element: &Type, item: &Value, topic: &Topic) -> bool {
+    match &topic.topic {
+        TopicRef::Name(name) => {
+            matches!(field(element, item, "name"), Some(Value::Text(Some(text))) if text == name)
+        }
+        TopicRef::Id(id) => {
+            matches!(field(element, item, "topic_id"), Some(Value::Uuid(other)) if other == id)
+        }
+    }
+}
