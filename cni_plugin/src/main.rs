@@ -5,6 +5,7 @@
 
 mod agent;
 mod ipam;
+mod netlink;
 mod network;
 mod spec;
 
@@ -18,6 +19,7 @@ use serde_json::{Value, json};
 
 use agent::Agent;
 use ipam::Ipam;
+use netlink::Namespace;
 use network::Pair;
 use spec::{Call, Config, Error, Lease, Result, code};
 
@@ -44,19 +46,28 @@ fn run() -> Result<Value> {
     let mut text = String::new();
     stdin()
         .read_to_string(&mut text)
-        .map_err(|e| Error::new(code::BAD_CONFIG, format!("standard input: {e}")))?;
+        .map_err(|e| Error::new(code::IO, format!("standard input: {e}")))?;
     let config = Config::parse(&text)?;
-    match command.as_str() {
-        "ADD" => add(&config, &Call::from_env()?),
-        "DEL" => {
-            del(&config, &Call::from_env()?);
-            Ok(Value::Null)
+    // One thread: a socket belongs to the namespace that its thread is in when it is opened.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()
+        .map_err(|e| Error::new(code::NETWORK, e.to_string()))?;
+    runtime.block_on(async {
+        match command.as_str() {
+            "ADD" => add(&config, &Call::from_env()?).await,
+            "DEL" => {
+                let call = Call::from_env()?;
+                remove(&config, &Namespace::own()?, &call.container_id, &call.ifname).await
+            }
+            "CHECK" => check(&config, &Call::from_env()?).await,
+            "GC" => gc(&config).await,
+            "STATUS" => status(&config),
+            other => {
+                Err(Error::new(code::BAD_ENVIRONMENT, format!("CNI_COMMAND {other:?}: unknown")))
+            }
         }
-        "CHECK" => check(&config, &Call::from_env()?),
-        "GC" => gc(&config),
-        "STATUS" => agent(&config).health().map(|_| Value::Null),
-        other => Err(Error::new(code::BAD_ENVIRONMENT, format!("CNI_COMMAND {other:?}: unknown"))),
-    }
+    })
 }
 
 fn agent(config: &Config) -> Agent<'_> {
@@ -71,28 +82,36 @@ fn ipam(config: &Config) -> Result<Ipam> {
     Ipam::open(Path::new(&config.ipam.data_dir))
 }
 
-fn add(config: &Config, call: &Call) -> Result<Value> {
+async fn add(config: &Config, call: &Call) -> Result<Value> {
     if config.prev_result.is_some() {
         return Err(Error::new(
             code::BAD_CONFIG,
             "prevResult: chaining behind another plugin is not supported; make sidegate-cni the first",
         ));
     }
-    let netns = call.netns()?;
-    let pair = Pair::of(&call.container_id, &call.ifname);
-    let leases =
-        ipam(config)?.lease(&owner(&call.container_id, &call.ifname), &config.ipam.ranges)?;
-    let done = network::create(&pair, netns, &call.ifname, config.mtu, &leases)
-        .and_then(|()| register(config, call, &pair, &leases))
-        .and_then(|()| network::open(&pair, &leases));
-    if let Err(error) = done {
-        take_back(config, call, &pair);
-        return Err(error);
+    let node = Namespace::own()?;
+    let pod = Namespace::at(call.netns()?, &node)?;
+    match attach(config, call, &node, &pod).await {
+        Ok(result) => Ok(result),
+        Err(error) => {
+            // The first error is what the runtime must read; it calls DEL for whatever is left.
+            let _ = remove(config, &node, &call.container_id, &call.ifname).await;
+            Err(error)
+        }
     }
-    Ok(spec::result(call, (&pair.host, &pair.host_mac), &pair.mac, &leases))
 }
 
-fn register(config: &Config, call: &Call, pair: &Pair, leases: &[Lease]) -> Result<()> {
+async fn attach(config: &Config, call: &Call, node: &Namespace, pod: &Namespace) -> Result<Value> {
+    let leases =
+        ipam(config)?.lease(&owner(&call.container_id, &call.ifname), &config.ipam.ranges)?;
+    let pair = Pair::of(&call.container_id, &call.ifname, &leases);
+    let index = network::create(node, pod, &pair, &call.ifname, config.mtu, &leases).await?;
+    register(config, call, &pair, index, &leases)?;
+    network::open(node, &pair, index, &leases).await?;
+    Ok(spec::result(&config.cni_version, call, &pair, &leases))
+}
+
+fn register(config: &Config, call: &Call, pair: &Pair, index: u32, leases: &[Lease]) -> Result<()> {
     let address = |v4: bool| leases.iter().find(|l| l.address.is_ipv4() == v4).map(|l| l.address);
     let body = json!({
         "container_id": call.container_id,
@@ -101,64 +120,62 @@ fn register(config: &Config, call: &Call, pair: &Pair, leases: &[Lease]) -> Resu
         "pod_name": call.arg("K8S_POD_NAME"),
         "pod_uid": call.arg("K8S_POD_UID"),
         "host_ifname": pair.host,
-        "host_ifindex": network::ifindex(&pair.host)?,
+        "host_ifindex": index,
         "container_ifname": call.ifname,
-        "mac": pair.mac,
-        "host_mac": pair.host_mac,
+        "mac": spec::mac(pair.mac),
+        "host_mac": spec::mac(pair.host_mac),
         "ipv4": address(true),
         "ipv6": address(false),
     });
     agent(config).put_endpoint(&call.container_id, &body).map(|_| ())
 }
 
-fn take_back(config: &Config, call: &Call, pair: &Pair) {
-    let _ = agent(config).delete_endpoint(&call.container_id);
-    network::delete(pair);
-    if let Ok(ipam) = ipam(config) {
-        ipam.release(&owner(&call.container_id, &call.ifname));
-    }
-}
-
 /// Succeeds for what is not there, and without the agent: it forgets endpoints whose interface is
-/// gone when it starts.
-fn del(config: &Config, call: &Call) {
-    take_back(config, call, &Pair::of(&call.container_id, &call.ifname));
+/// gone when it starts. The address is free only once nothing of the pod can send with it.
+async fn remove(config: &Config, node: &Namespace, container: &str, ifname: &str) -> Result<Value> {
+    let _ = agent(config).delete_endpoint(container);
+    node.delete(&network::host_ifname(container, ifname)).await?;
+    ipam(config)?.release(&owner(container, ifname))?;
+    Ok(Value::Null)
 }
 
-fn check(config: &Config, call: &Call) -> Result<Value> {
-    let pair = Pair::of(&call.container_id, &call.ifname);
-    network::ifindex(&pair.host)?;
+async fn check(config: &Config, call: &Call) -> Result<Value> {
+    let node = Namespace::own()?;
+    let pod = Namespace::at(call.netns()?, &node)?;
+    let held = ipam(config)?.held(&owner(&call.container_id, &call.ifname))?;
+    let expected: Vec<IpAddr> = if held.is_empty() {
+        let why = format!("container {}: it holds no address", call.container_id);
+        return Err(Error::new(code::UNKNOWN_CONTAINER, why));
+    } else {
+        held.into_iter().chain(config.previous_addresses()).collect()
+    };
+    let host = network::host_ifname(&call.container_id, &call.ifname);
+    network::check(&node, &pod, &host, &call.ifname, &expected).await?;
     let known = agent(config).endpoints()?;
-    let endpoint = known["items"]
-        .as_array()
-        .and_then(|items| items.iter().find(|e| e["container_id"] == call.container_id.as_str()))
-        .ok_or_else(|| Error::new(code::UNKNOWN_CONTAINER, "the agent has no endpoint for it"))?;
-    let addresses: Vec<IpAddr> =
-        ["ipv4", "ipv6"].iter().filter_map(|name| endpoint[name].as_str()?.parse().ok()).collect();
-    if network::has_addresses(call.netns()?, &call.ifname, &addresses) {
+    let id = call.container_id.as_str();
+    if known["items"].as_array().is_some_and(|all| all.iter().any(|e| e["container_id"] == id)) {
         return Ok(Value::Null);
     }
-    Err(Error::new(
-        code::CHECK_FAILED,
-        format!("{} lacks an address that it was given: {addresses:?}", call.ifname),
-    ))
+    Err(Error::new(code::UNKNOWN_CONTAINER, format!("container {id}: the agent has no endpoint")))
 }
 
 /// Everything of containers that the runtime no longer knows goes.
-fn gc(config: &Config) -> Result<Value> {
-    let valid: Vec<String> = config
-        .valid_attachments
-        .iter()
-        .flatten()
-        .map(|a| owner(&a.container_id, &a.ifname))
-        .collect();
-    let owners = ipam(config)?.owners();
+async fn gc(config: &Config) -> Result<Value> {
+    let valid = config.valid_attachments.as_ref().ok_or_else(|| {
+        Error::new(code::BAD_CONFIG, "cni.dev/valid-attachments is required for GC")
+    })?;
+    let valid: Vec<String> = valid.iter().map(|a| owner(&a.container_id, &a.ifname)).collect();
+    let node = Namespace::own()?;
+    let owners = ipam(config)?.owners()?;
     for stale in owners.iter().filter(|o| !valid.contains(o)) {
-        if let Some((container_id, ifname)) = stale.split_once(' ') {
-            let _ = agent(config).delete_endpoint(container_id);
-            network::delete(&Pair::of(container_id, ifname));
-            ipam(config)?.release(stale);
+        if let Some((container, ifname)) = stale.split_once(' ') {
+            remove(config, &node, container, ifname).await?;
         }
     }
+    Ok(Value::Null)
+}
+
+fn status(config: &Config) -> Result<Value> {
+    agent(config).health().map_err(|e| Error::new(code::NOT_AVAILABLE, e.msg))?;
     Ok(Value::Null)
 }

@@ -1,33 +1,36 @@
-//! Interfaces, addresses, routes and neighbours, by iproute2 in batches: one process per namespace.
+//! The pod's interface and its surroundings: a routed veth pair, no bridge, no ARP.
 
-use std::fmt::Write as _;
 use std::fs;
-use std::io::Write as _;
 use std::net::IpAddr;
-use std::process::{Command, Stdio};
 
+use crate::netlink::{End, Mac, Namespace};
 use crate::spec::{Error, Lease, Result, code};
 
-/// A pair of interfaces: the pod's end and the node's.
+/// A pair of interfaces: the node's end and the pod's.
 pub struct Pair {
     pub host: String,
-    pub host_mac: String,
-    pub mac: String,
+    pub host_mac: Mac,
+    pub mac: Mac,
 }
 
 impl Pair {
-    /// Names and MAC addresses that follow from the container, so that a second ADD finds the same.
-    pub fn of(container_id: &str, ifname: &str) -> Self {
-        let hash = fnv(&format!("{container_id}/{ifname}"));
-        let bytes = hash.to_be_bytes();
-        let mac = |first: u8| {
-            format!(
-                "{first:02x}:{:02x}:{:02x}:{:02x}:{:02x}:{:02x}",
-                bytes[0], bytes[1], bytes[2], bytes[3], bytes[4]
-            )
+    /// MAC addresses (locally administered) follow from the first address that the pod was given.
+    pub fn of(container_id: &str, ifname: &str, leases: &[Lease]) -> Self {
+        let tail = match leases.first().map(|l| l.address) {
+            Some(IpAddr::V4(v4)) => v4.octets(),
+            Some(IpAddr::V6(v6)) => {
+                u32::try_from(u128::from(v6) & 0xffff_ffff).unwrap_or(0).to_be_bytes()
+            }
+            None => [0; 4],
         };
-        Self { host: format!("sg{:012x}", hash >> 16), host_mac: mac(0x02), mac: mac(0x06) }
+        let mac = |kind: u8| [0x02, kind, tail[0], tail[1], tail[2], tail[3]];
+        Self { host: host_ifname(container_id, ifname), host_mac: mac(0x02), mac: mac(0x01) }
     }
+}
+
+/// The name follows from the container, so DEL finds the interface without any state.
+pub fn host_ifname(container_id: &str, ifname: &str) -> String {
+    format!("sg{:012x}", fnv(&format!("{container_id}/{ifname}")) >> 16)
 }
 
 /// FNV-1a, 64 bits: for names, not for secrets.
@@ -36,123 +39,70 @@ fn fnv(text: &str) -> u64 {
         .fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3))
 }
 
-/// Create the pair and give the pod its addresses. The node's end stays down: nothing passes yet.
-pub fn create(
+/// Create the pair and give the pod its addresses; returns the index of the node's end, which
+/// stays down: nothing passes yet.
+pub async fn create(
+    node: &Namespace,
+    pod: &Namespace,
     pair: &Pair,
-    netns: &str,
     ifname: &str,
     mtu: Option<u32>,
     leases: &[Lease],
-) -> Result<()> {
+) -> Result<u32> {
     for key in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
-        set_sysctl(key)?;
+        enable(key)?;
     }
-    let _ = run(None, &format!("link del {}", pair.host));
-    let mtu = mtu.map_or(String::new(), |m| format!("mtu {m} "));
-    let name = netns.rsplit('/').next().unwrap_or(netns);
-    let mut node = format!(
-        "link add {host} {mtu}address {hm} type veth peer name {ifname} {mtu}address {m} netns {name}\n",
-        host = pair.host,
-        hm = pair.host_mac,
-        m = pair.mac,
-    );
+    let lo = node.existing("lo").await?;
     for lease in leases {
-        let _ = writeln!(node, "addr replace {}/{} dev lo", lease.gateway, lease.bits());
+        node.add_address(lo, lease.gateway).await?;
     }
-    run(None, &node)?;
-    let mut pod = format!("link set lo up\nlink set {ifname} up\n");
-    for lease in leases {
-        let nodad = if lease.address.is_ipv4() { "" } else { " nodad" };
-        let (gateway, bits) = (lease.gateway, lease.bits());
-        let _ = write!(
-            pod,
-            "addr replace {}/{bits} dev {ifname}{nodad}\n\
-             neigh replace {gateway} lladdr {} dev {ifname} nud permanent\n\
-             route replace {gateway}/{bits} dev {ifname}\n\
-             route replace default via {gateway} dev {ifname} onlink\n",
-            lease.address, pair.host_mac,
-        );
+    node.delete(&pair.host).await?;
+    let (here, there) =
+        (End { name: &pair.host, mac: pair.host_mac }, End { name: ifname, mac: pair.mac });
+    node.add_veth(&here, &there, pod, mtu).await?;
+    let index = pod.existing(ifname).await?;
+    pod.up(pod.existing("lo").await?).await?;
+    pod.up(index).await?;
+    for &Lease { address, gateway } in leases {
+        pod.add_address(index, address).await?;
+        pod.add_neighbour(index, gateway, pair.host_mac).await?;
+        pod.add_host_route(index, gateway).await?;
+        pod.add_default_route(index, gateway).await?;
     }
-    run(Some(netns), &pod)
+    node.existing(&pair.host).await
 }
 
 /// The node's end goes up: the agent has attached its programs.
-pub fn open(pair: &Pair, leases: &[Lease]) -> Result<()> {
-    let mut node = format!("link set {} up\n", pair.host);
-    for Lease { address, .. } in leases {
-        let bits = if address.is_ipv4() { 32 } else { 128 };
-        let _ = write!(
-            node,
-            "neigh replace {address} lladdr {} dev {host} nud permanent\n\
-             route replace {address}/{bits} dev {host}\n",
-            pair.mac,
-            host = pair.host,
-        );
+pub async fn open(node: &Namespace, pair: &Pair, index: u32, leases: &[Lease]) -> Result<()> {
+    node.up(index).await?;
+    for lease in leases {
+        node.add_neighbour(index, lease.address, pair.mac).await?;
+        node.add_host_route(index, lease.address).await?;
     }
-    run(None, &node)
+    Ok(())
 }
 
-/// What is gone already is no error.
-pub fn delete(pair: &Pair) {
-    let _ = run(None, &format!("link del {}", pair.host));
+/// Both ends are there, and the pod's has all of these addresses.
+pub async fn check(
+    node: &Namespace,
+    pod: &Namespace,
+    host: &str,
+    ifname: &str,
+    addresses: &[IpAddr],
+) -> Result<()> {
+    node.existing(host).await?;
+    let present = pod.addresses(pod.existing(ifname).await?).await?;
+    match addresses.iter().find(|a| !present.contains(a)) {
+        None => Ok(()),
+        Some(gone) => Err(Error::new(code::CHECK_FAILED, format!("{ifname} lacks {gone}"))),
+    }
 }
 
-pub fn ifindex(name: &str) -> Result<u32> {
-    fs::read_to_string(format!("/proc/net/dev_snmp6/{name}"))
-        .ok()
-        .and_then(|text| text.split_whitespace().nth(1)?.parse().ok())
-        .or_else(|| from_link_list(name))
-        .ok_or_else(|| Error::new(code::NETWORK, format!("interface {name}: there is none")))
-}
-
-fn from_link_list(name: &str) -> Option<u32> {
-    let done = Command::new("ip").args(["-o", "link", "show", "dev", name]).output().ok()?;
-    String::from_utf8_lossy(&done.stdout).split(':').next()?.trim().parse().ok()
-}
-
-/// Whether the pod's interface has these addresses still.
-pub fn has_addresses(netns: &str, ifname: &str, addresses: &[IpAddr]) -> bool {
-    let Ok(done) = Command::new("nsenter")
-        .args([&format!("--net={netns}"), "ip", "-o", "addr", "show", "dev", ifname])
-        .output()
-    else {
-        return false;
-    };
-    let text = String::from_utf8_lossy(&done.stdout);
-    addresses.iter().all(|a| text.contains(&format!(" {a}/")))
-}
-
-fn set_sysctl(key: &str) -> Result<()> {
+/// Written only where needed: a node's /proc/sys may be read-only and right.
+fn enable(key: &str) -> Result<()> {
     let path = format!("/proc/sys/{key}");
     if fs::read_to_string(&path).is_ok_and(|v| v.trim() == "1") {
         return Ok(());
     }
     fs::write(&path, "1").map_err(|e| Error::new(code::NETWORK, format!("{path}: {e}")))
-}
-
-fn run(netns: Option<&str>, batch: &str) -> Result<()> {
-    let fail = |why: String| Error::new(code::NETWORK, why);
-    let mut command = if let Some(path) = netns {
-        let mut c = Command::new("nsenter");
-        c.args([&format!("--net={path}"), "ip", "-batch", "-"]);
-        c
-    } else {
-        let mut c = Command::new("ip");
-        c.args(["-batch", "-"]);
-        c
-    };
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|e| fail(format!("iproute2 is needed: {e}")))?;
-    if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(batch.as_bytes()).map_err(|e| fail(e.to_string()))?;
-    }
-    let done = child.wait_with_output().map_err(|e| fail(e.to_string()))?;
-    if done.status.success() {
-        return Ok(());
-    }
-    Err(fail(format!("ip: {}", String::from_utf8_lossy(&done.stderr).trim())))
 }

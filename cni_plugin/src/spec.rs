@@ -4,18 +4,25 @@ use std::collections::HashMap;
 use std::env;
 use std::net::IpAddr;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
-pub const VERSIONS: [&str; 3] = ["0.4.0", "1.0.0", "1.1.0"];
+use crate::netlink::{Mac, bits};
+use crate::network::Pair;
+
+/// 1.0.0 and 1.1.0 share the form of the result.
+pub const VERSIONS: [&str; 2] = ["1.0.0", "1.1.0"];
 
 /// Error codes of the specification, "Error", and from 100 on our own.
 pub mod code {
     pub const INCOMPATIBLE_VERSION: u32 = 1;
     pub const UNKNOWN_CONTAINER: u32 = 3;
     pub const BAD_ENVIRONMENT: u32 = 4;
+    pub const IO: u32 = 5;
     pub const BAD_CONFIG: u32 = 7;
     pub const TRY_AGAIN: u32 = 11;
+    /// STATUS: ADD would fail.
+    pub const NOT_AVAILABLE: u32 = 50;
     pub const NO_ADDRESS: u32 = 100;
     pub const NETWORK: u32 = 101;
     pub const AGENT: u32 = 102;
@@ -80,6 +87,15 @@ impl Config {
         }
         Ok(config)
     }
+
+    /// The addresses of the result that ADD gave, which the runtime hands to CHECK.
+    pub fn previous_addresses(&self) -> Vec<IpAddr> {
+        let ips = self.prev_result.as_ref().and_then(|result| result["ips"].as_array());
+        ips.into_iter()
+            .flatten()
+            .filter_map(|ip| ip["address"].as_str()?.split('/').next()?.parse().ok())
+            .collect()
+    }
 }
 
 /// What the runtime says in `CNI_*` variables.
@@ -99,11 +115,24 @@ impl Call {
                 .filter(|v| !v.is_empty())
                 .ok_or_else(|| Error::new(code::BAD_ENVIRONMENT, format!("{name} is required")))
         };
+        let (container_id, ifname) = (need("CNI_CONTAINERID")?, need("CNI_IFNAME")?);
+        if !is_container_id(&container_id) {
+            return Err(Error::new(
+                code::BAD_ENVIRONMENT,
+                format!("CNI_CONTAINERID {container_id:?}: letters, digits, '_', '.', '-' only"),
+            ));
+        }
+        if !is_ifname(&ifname) {
+            return Err(Error::new(
+                code::BAD_ENVIRONMENT,
+                format!("CNI_IFNAME {ifname:?}: not the name of an interface"),
+            ));
+        }
         let args = env::var("CNI_ARGS").unwrap_or_default();
         Ok(Self {
-            container_id: need("CNI_CONTAINERID")?,
+            container_id,
             netns: env::var("CNI_NETNS").unwrap_or_default(),
-            ifname: need("CNI_IFNAME")?,
+            ifname,
             args: args
                 .split(';')
                 .filter_map(|pair| pair.split_once('='))
@@ -124,6 +153,20 @@ impl Call {
     }
 }
 
+/// CNI specification, "Parameters": it becomes part of a path and of a file.
+fn is_container_id(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c))
+}
+
+/// What the kernel takes (`dev_valid_name`): at most 15 bytes, no '/', ':' or space.
+fn is_ifname(text: &str) -> bool {
+    text.len() < 16
+        && text != "."
+        && text != ".."
+        && !text.contains(|c: char| c == '/' || c == ':' || c.is_whitespace())
+}
+
 /// An address that was given to a pod, and the gateway of its range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lease {
@@ -131,48 +174,31 @@ pub struct Lease {
     pub gateway: IpAddr,
 }
 
-impl Lease {
-    pub fn bits(&self) -> u8 {
-        if self.address.is_ipv4() { 32 } else { 128 }
-    }
-}
-
-#[derive(Serialize)]
-struct Interface<'a> {
-    name: &'a str,
-    mac: &'a str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    sandbox: &'a str,
+pub fn mac(bytes: Mac) -> String {
+    bytes.map(|b| format!("{b:02x}")).join(":")
 }
 
 /// The result of ADD.
-pub fn result(call: &Call, host: (&str, &str), mac: &str, leases: &[Lease]) -> Value {
-    let interfaces = [
-        Interface { name: host.0, mac: host.1, sandbox: "" },
-        Interface { name: &call.ifname, mac, sandbox: &call.netns },
-    ];
-    let ips: Vec<Value> = leases
-        .iter()
-        .map(|l| {
-            json!({
-                "address": format!("{}/{}", l.address, l.bits()),
-                "gateway": l.gateway,
-                "interface": 1,
-            })
+pub fn result(version: &str, call: &Call, pair: &Pair, leases: &[Lease]) -> Value {
+    let ip = |l: &Lease| {
+        json!({
+            "address": format!("{}/{}", l.address, bits(l.address)),
+            "gateway": l.gateway,
+            "interface": 1,
         })
-        .collect();
-    let routes: Vec<Value> = leases
-        .iter()
-        .map(|l| {
-            let all = if l.address.is_ipv4() { "0.0.0.0/0" } else { "::/0" };
-            json!({"dst": all, "gw": l.gateway})
-        })
-        .collect();
+    };
+    let route = |l: &Lease| {
+        let all = if l.address.is_ipv4() { "0.0.0.0/0" } else { "::/0" };
+        json!({"dst": all, "gw": l.gateway})
+    };
     json!({
-        "cniVersion": "1.1.0",
-        "interfaces": interfaces,
-        "ips": ips,
-        "routes": routes,
+        "cniVersion": version,
+        "interfaces": [
+            {"name": pair.host, "mac": mac(pair.host_mac)},
+            {"name": call.ifname, "mac": mac(pair.mac), "sandbox": call.netns},
+        ],
+        "ips": leases.iter().map(ip).collect::<Vec<_>>(),
+        "routes": leases.iter().map(route).collect::<Vec<_>>(),
         "dns": {},
     })
 }
