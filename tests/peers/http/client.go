@@ -47,10 +47,11 @@ func get(arguments []string) error {
 	timeout := flags.Duration("timeout", 5*time.Second, "")
 	given := headers{}
 	flags.Var(given, "header", "name: value")
-	if err := flags.Parse(arguments); err != nil {
+	target, err := parse(flags, arguments)
+	if err != nil {
 		return err
 	}
-	request, err := http.NewRequest(*method, flags.Arg(0), strings.NewReader(*data))
+	request, err := http.NewRequest(*method, target, strings.NewReader(*data))
 	if err != nil {
 		return err
 	}
@@ -85,14 +86,15 @@ func hold(arguments []string) error {
 	http2 := flags.Bool("http2", false, "")
 	interval := flags.Duration("interval", time.Millisecond, "")
 	duration := flags.Duration("duration", 10*time.Second, "")
-	if err := flags.Parse(arguments); err != nil {
+	target, err := parse(flags, arguments)
+	if err != nil {
 		return err
 	}
 	asking := client(*http2, 5*time.Second)
 	last := -1
 	for end := time.Now().Add(*duration); time.Now().Before(end); time.Sleep(*interval) {
 		status := 0
-		if response, err := asking.Get(flags.Arg(0)); err == nil {
+		if response, err := asking.Get(target); err == nil {
 			_, _ = io.Copy(io.Discard, response.Body)
 			_ = response.Body.Close()
 			status = response.StatusCode
@@ -111,7 +113,8 @@ func hold(arguments []string) error {
 func load(arguments []string) error {
 	flags := flag.NewFlagSet("load", flag.ExitOnError)
 	count := flags.Int("conns", 100, "")
-	if err := flags.Parse(arguments); err != nil {
+	target, err := parse(flags, arguments)
+	if err != nil {
 		return err
 	}
 	var ok, failed atomic.Int64
@@ -121,7 +124,7 @@ func load(arguments []string) error {
 		all.Go(func() {
 			asking := client(false, 60*time.Second)
 			for round := range 2 {
-				response, err := asking.Get(flags.Arg(0))
+				response, err := asking.Get(target)
 				if err == nil {
 					_, _ = io.Copy(io.Discard, response.Body)
 					_ = response.Body.Close()
@@ -140,4 +143,22 @@ func load(arguments []string) error {
 	}
 	all.Wait()
 	return emit(map[string]any{"ok": ok.Load(), "failed": failed.Load()})
+}
+
+// parse takes flags before and after the one target, which it returns.
+func parse(flags *flag.FlagSet, arguments []string) (string, error) {
+	if err := flags.Parse(arguments); err != nil {
+		return "", err
+	}
+	target := flags.Arg(0)
+	if target == "" {
+		return "", fmt.Errorf("%s: give a URL or an address", flags.Name())
+	}
+	if err := flags.Parse(flags.Args()[1:]); err != nil {
+		return "", err
+	}
+	if flags.NArg() > 0 {
+		return "", fmt.Errorf("%s: unexpected %q", flags.Name(), flags.Args())
+	}
+	return target, nil
 }

@@ -8,10 +8,15 @@ import (
 )
 
 var commands = map[string]func([]string) error{
-	"serve": serve,
-	"get":   get,
-	"hold":  hold,
-	"load":  load,
+	"serve":     serve,
+	"get":       get,
+	"grpc":      callGRPC,
+	"ws":        talk,
+	"hold":      hold,
+	"load":      load,
+	"tcp":       dialTCP,
+	"tcp-serve": serveTCP,
+	"wait":      wait,
 }
 
 func main() {
@@ -24,6 +29,6 @@ func main() {
 			return
 		}
 	}
-	fmt.Fprintln(os.Stderr, "usage: http-peer serve|get|hold|load ARG...")
+	fmt.Fprintln(os.Stderr, "usage: http-peer serve|get|grpc|ws|hold|load|tcp|tcp-serve|wait ARG...")
 	os.Exit(2)
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"strconv"
@@ -20,6 +21,7 @@ import (
 func serve(arguments []string) error {
 	flags := flag.NewFlagSet("serve", flag.ExitOnError)
 	address := flags.String("http", ":8080", "address to listen on")
+	grpcAddress := flags.String("grpc", "", "another address, for gRPC alone")
 	if err := flags.Parse(arguments); err != nil {
 		return err
 	}
@@ -35,6 +37,13 @@ func serve(arguments []string) error {
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
+	if *grpcAddress != "" {
+		listener, err := net.Listen("tcp", *grpcAddress)
+		if err != nil {
+			return err
+		}
+		go func() { _ = rpc.Serve(listener) }()
+	}
 	server := &http.Server{Addr: *address, Handler: mux, Protocols: &protocols}
 	return server.ListenAndServe()
 }
