@@ -1,0 +1,176 @@
+"""What is measured. Each case runs on a node of its own, through the whole house."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict
+
+from bench.figures import Figure, figure, interleaved
+from bench.rig import Rig, hold, line, policy, rig
+from datapath.codec import policy_value, policy_value_fields
+from datapath.libbpf import Map, get_pinned
+from l7_proxy_ext.supervisor import envoy_binary
+from policy_engine.model import Action
+from xds_server.http_listener import http_cluster
+from xds_server.listeners import http_listener
+
+_URL = "http://server:8080/v1/orders"
+_ALLOW = {"method": "GET", "path": "/v1/orders.*"}
+_WITH, _WITHOUT = 15001, 15003
+_OURS = ("sidegate_peer", "sidegate_guard", "sidegate_http")
+
+
+def throughput() -> list[Figure]:
+    """The same redirect into the same Envoy, once with our filters and once without any."""
+    with _node() as node, _plain_envoy(node):
+        node.apply(policy("one", "server", "client", _ALLOW))
+        node.rate(_URL, 1)
+
+        def through(port: int) -> float:
+            _redirect_to(node, port)
+            return node.rate(_URL)
+
+        ratios = interleaved(lambda: through(_WITH), lambda: through(_WITHOUT), rounds=9)
+        _redirect_to(node, _WITH)
+        return [
+            figure(
+                "requests/s with the module, 1 rule",
+                ratios,
+                "ratio",
+                against="the same Envoy and listener without the module",
+                bar=">= 0.97",
+            )
+        ]
+
+
+def change() -> list[Figure]:
+    """From the call of apply to the first request of a live connection that sees it, 100 times."""
+    opened = policy("one", "server", "client", _ALLOW)
+    closed = policy("one", "server", "client", {"method": "PUT"})
+    denied: list[float] = []
+    allowed: list[float] = []
+    with _node() as node:
+        node.apply(opened)
+        with hold(node, _URL) as holding:
+            line(holding)
+            for number in range(100):
+                tightened = number % 2 == 0
+                begin = time.monotonic_ns()
+                node.apply(closed if tightened else opened)
+                (denied if tightened else allowed).append((line(holding)["t"] - begin) / 1e6)
+            holding.terminate()
+    slowest = sorted(denied + allowed)[98]
+    return [
+        figure("apply to first denied request", denied, "ms"),
+        figure("apply to first allowed request", allowed, "ms"),
+        figure("the same, p99 of 100 changes", [slowest], "ms", bar="<= 100"),
+    ]
+
+
+def cost_of_a_change() -> list[Figure]:
+    """Map writes and policy messages of one change, beside 10 and beside 1,000 other policies."""
+    seen: dict[int, tuple[list[float], list[float]]] = {}
+    with _node() as node:
+        for others in (10, 1000):
+            node.apply(*(policy(f"other-{n}", f"app-{n}", f"peer-{n}") for n in range(others)))
+            writes, messages = [], []
+            for number in range(8):
+                rules = [{"path": f"/{number}"}]
+                ports = policy("one", "server", "client", *rules)
+                ports["spec"]["ingress"].append(
+                    {"fromEndpoints": [{}], "toPorts": [{"ports": [_port(9000 + number)]}]}
+                )
+                before = node.status()["xds"]["counters"]["policy_messages"]
+                node.apply(ports)
+                after = node.status()
+                if number:
+                    writes.append(float(after["last_change"]["map_writes"]))
+                    messages.append(float(after["xds"]["counters"]["policy_messages"] - before))
+            seen[others] = (writes, messages)
+            node.delete(policy("one", "server", "client"))
+    few, many = seen[10], seen[1000]
+    ratios = [[a / b for a, b in zip(many[index], few[index], strict=True)] for index in (0, 1)]
+    return [
+        figure("map writes per change, 1,000 other policies", many[0], "writes"),
+        figure("policy messages per change, 1,000 other policies", many[1], "messages"),
+        figure("map writes per change", ratios[0], "ratio",
+               against="10 other policies", bar="== 1"),
+        figure("policy messages per change", ratios[1], "ratio",
+               against="10 other policies", bar="== 1"),
+    ]  # fmt: skip
+
+
+def datapath() -> list[Figure]:
+    """An L4 policy on the path between two pods against the same pods without any policy."""
+    with _node() as node:
+        allow = policy("l4", "server", "client")
+
+        def with_policy() -> float:
+            node.apply(allow)
+            return node.rate(_URL)
+
+        def without() -> float:
+            node.delete(allow)
+            return node.rate(_URL)
+
+        ratios = interleaved(with_policy, without)
+        return [
+            figure("requests/s with an L4 policy", ratios, "ratio", against="the same pods without")
+        ]
+
+
+def _port(number: int) -> dict[str, str]:
+    return {"port": str(number), "protocol": "TCP"}
+
+
+@contextlib.contextmanager
+def _node() -> Iterator[Rig]:
+    with tempfile.TemporaryDirectory() as directory, rig(Path(directory)) as made:
+        yield made
+
+
+def _redirect_to(node: Rig, port: int) -> None:
+    """Point the kernel's redirect entries at another listener."""
+    entries = Map(get_pinned(node.node.run_dir / "bpf" / "policy"), "policy")
+    for key, value in list(entries.items()):
+        if policy_value_fields(value)[0] is Action.REDIRECT:
+            entries.set(key, policy_value(Action.REDIRECT, port))
+
+
+@contextlib.contextmanager
+def _plain_envoy(node: Rig) -> Iterator[None]:
+    """Our own listener and cluster without our filters, in another Envoy of the same node."""
+    listener: Any = MessageToDict(http_listener(_WITHOUT), preserving_proto_field_name=True)
+    listener["listener_filters"] = _without_ours(listener["listener_filters"])
+    chain = listener["filter_chains"][0]
+    chain["filters"] = _without_ours(chain["filters"])
+    manager = chain["filters"][-1]["typed_config"]
+    manager["http_filters"] = _without_ours(manager["http_filters"])
+    cluster = MessageToDict(http_cluster(), preserving_proto_field_name=True)
+    config = {"static_resources": {"listeners": [listener], "clusters": [cluster]}}
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(config, file)
+        file.flush()
+        command = [str(envoy_binary()), "-c", file.name, "--disable-hot-restart"]
+        command += ["--concurrency", "2", "--log-level", "error"]
+        process = subprocess.Popen(node.node.inside(command))
+        time.sleep(1.0)
+        try:
+            if process.poll() is not None:
+                raise RuntimeError("the Envoy to compare with did not start")
+            yield
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+def _without_ours(filters: list[Any]) -> list[Any]:
+    return [each for each in filters if each["name"] not in _OURS]
