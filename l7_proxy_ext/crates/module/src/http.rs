@@ -24,6 +24,7 @@ struct Judged {
     since: Instant,
     generation: u64,
     logged: bool,
+    upgraded: bool,
 }
 
 /// What a rule and a record need of a request, copied since later filters may change it.
@@ -49,7 +50,8 @@ impl HttpFilter for Http {
             return deny(envoy, &Judgement::of_no_endpoint(Reason::Internal));
         };
         let judgement = judge(self.engine, envoy, &facts, &request);
-        let judged = Judged { facts, judgement, request, since, generation, logged: false };
+        let judged =
+            Judged { facts, judgement, request, since, generation, logged: false, upgraded: false };
         if judged.judgement.decision.is_denied() {
             self.engine.verdicts().push(judged.record(envoy, FORBIDDEN));
             return deny(envoy, &judged.judgement);
@@ -62,6 +64,7 @@ impl HttpFilter for Http {
         if let Some(judged) = &mut self.exchange {
             let status = envoy.response_header(":status").unwrap_or_default();
             let status = status.iter().fold(0, |sum, byte| sum * 10 + u32::from(byte & 0xf));
+            judged.upgraded = status == SWITCHING || judged.request.method() == b"CONNECT";
             judged.log(self.engine, envoy, status);
         }
     }
@@ -72,7 +75,10 @@ impl HttpFilter for Http {
         let Some(judged) = &mut self.exchange else {
             return Next::Continue;
         };
-        if judged.generation == generation || judged.since.elapsed() < ONE_ANSWER {
+        if judged.generation == generation {
+            return Next::Continue;
+        }
+        if !judged.upgraded && judged.since.elapsed() < ONE_ANSWER {
             return Next::Continue;
         }
         judged.generation = generation;
@@ -100,6 +106,7 @@ fn judge(engine: &Engine, envoy: &Exchange, facts: &Facts, request: &Request) ->
     engine.judge(facts, |endpoint, direction, peer| endpoint.http(direction, peer, port, &request))
 }
 
+const SWITCHING: u32 = 101;
 const FORBIDDEN: u32 = 403;
 
 /// An exchange that is younger was one request and is being answered: it was allowed when it came,
