@@ -8,6 +8,7 @@ from datapath.codec import (
     policy_key,
     policy_key_fields,
     policy_value,
+    policy_value_fields,
 )
 from datapath.consts import EndpointFlag
 from datapath.libbpf import Map
@@ -50,7 +51,7 @@ class PolicyMap:
         before = self._policy.writes + self._flags.writes
         flags = _flags_of(policy)
         try:
-            for key, value in wanted.items():
+            for key, value in sorted(wanted.items(), key=lambda item: _action(item[1])):
                 if known.get(key) != value:
                     self._policy.set(key, value)
                     known[key] = value
@@ -69,9 +70,13 @@ class PolicyMap:
 
     def _remove(self, endpoint_id: int, entries: Mapping[bytes, bytes]) -> None:
         known = self._entries.get(endpoint_id, {})
-        for key in entries:
+        for key in sorted(entries, key=lambda key: -_action(entries[key])):  # DENY goes last
             self._policy.delete(key)
             known.pop(key, None)
+
+
+def _action(value: bytes) -> int:
+    return int(policy_value_fields(value)[0])
 
 
 def _id(endpoint_id: int) -> bytes:

@@ -29,6 +29,7 @@ from xds_server.resources import (
 )
 
 ENVOY_MARK = 0xA00  # docs/architecture.md: the datapath lets packets with it pass
+UPSTREAM_MARK = 0x1A00  # the same, on connections that Envoy opens: their replies come back to it
 KAFKA_CLUSTER = "sidegate-kafka"
 _SOL_SOCKET, _SO_MARK = 1, 36  # Linux: asm-generic/socket.h
 
@@ -90,7 +91,7 @@ def _listener(name: str, port: int, filters: list[Any]) -> Message:
         _listener_filter("sidegate_peer", module_filter("listener", "sidegate_peer")),
         _listener_filter(
             "envoy.filters.listener.original_src",
-            packed(original_src_pb2.OriginalSrc(mark=ENVOY_MARK)),
+            packed(original_src_pb2.OriginalSrc(mark=UPSTREAM_MARK)),
         ),
     ]
     listener: Message = listener_pb2.Listener(

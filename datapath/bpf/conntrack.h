@@ -55,11 +55,27 @@ static __always_inline struct conn *find_forward(struct packet *p, __u8 directio
     return find_conn(p, &p->tuple);
 }
 
-/* An ICMP error passes if the packet that it is about belongs to a connection, whichever way. */
-static __always_inline bool concerns_conn(struct packet *p)
+static __always_inline bool is_known(const struct packet *p, struct tuple *t, __u8 direction)
 {
-    return find_forward(p, EGRESS) || find_forward(p, INGRESS) || find_reply(p, EGRESS) ||
-           find_reply(p, INGRESS);
+    struct conn *c;
+
+    t->direction = direction;
+    c = bpf_map_lookup_elem(&conntrack, t);
+    return c && is_live(p, c, bpf_ktime_get_ns());
+}
+
+/* An ICMP error passes if the packet that it is about belongs to a connection, whichever way, and
+ * if it goes to whoever sent that packet. It keeps no connection alive. */
+static __always_inline bool concerns_conn(const struct packet *p)
+{
+    struct tuple t = p->tuple;
+
+    if (p->destination.d[0] != t.saddr.d[0] || p->destination.d[1] != t.saddr.d[1])
+        return false;
+    if (is_known(p, &t, EGRESS) || is_known(p, &t, INGRESS))
+        return true;
+    swap_ends(&t);
+    return is_known(p, &t, EGRESS) || is_known(p, &t, INGRESS);
 }
 
 static __always_inline int remember(struct packet *p, __u8 direction, __u32 flags, __u32 peer)
@@ -70,8 +86,11 @@ static __always_inline int remember(struct packet *p, __u8 direction, __u32 flag
     return bpf_map_update_elem(&conntrack, &p->tuple, &c, BPF_ANY);
 }
 
-static __always_inline void forget(struct packet *p, __u8 direction)
+/* At both hooks that it may have passed, so that replies stop as well. */
+static __always_inline void forget(struct packet *p)
 {
-    p->tuple.direction = direction;
+    p->tuple.direction = EGRESS;
+    bpf_map_delete_elem(&conntrack, &p->tuple);
+    p->tuple.direction = INGRESS;
     bpf_map_delete_elem(&conntrack, &p->tuple);
 }

@@ -9,6 +9,7 @@
 #define MARK_MASK 0xf00
 #define MARK_TO_PROXY 0x200
 #define MARK_FROM_PROXY 0xa00
+#define MARK_UPSTREAM 0x1000 /* besides, on the sockets that Envoy opens itself */
 
 enum direction { INGRESS = 0, EGRESS = 1 };
 

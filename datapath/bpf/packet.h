@@ -10,7 +10,8 @@ enum parsed {
 
 struct packet {
     struct tuple tuple;
-    struct addr source; /* of the outer header */
+    struct addr source; /* of the outer header, as destination */
+    struct addr destination;
     __u32 length;
     __u8 family;
     __u8 tcp_flags;
@@ -154,11 +155,18 @@ static __always_inline int parse_ipv4(struct __sk_buff *skb, struct packet *p)
     v4_mapped(&p->tuple.saddr, ip.saddr);
     v4_mapped(&p->tuple.daddr, ip.daddr);
     p->source = p->tuple.saddr;
+    p->destination = p->tuple.daddr;
     off = ETH_HLEN + ip.ihl * 4;
     frag = bpf_ntohs(ip.frag_off);
     if (frag & 0x3fff) /* more fragments, or an offset */
         return parse_fragment(skb, off, p, ip.id, !(frag & 0x1fff));
     return parse_l4(skb, off, p);
+}
+
+static __always_inline bool is_extension(__u8 next)
+{
+    return next == IPPROTO_HOPOPTS || next == IPPROTO_ROUTING || next == IPPROTO_DSTOPTS ||
+           next == IPPROTO_FRAGMENT;
 }
 
 static __always_inline int parse_ipv6(struct __sk_buff *skb, struct packet *p)
@@ -173,13 +181,13 @@ static __always_inline int parse_ipv6(struct __sk_buff *skb, struct packet *p)
     __builtin_memcpy(&p->tuple.saddr, &ip.saddr, 16);
     __builtin_memcpy(&p->tuple.daddr, &ip.daddr, 16);
     p->source = p->tuple.saddr;
+    p->destination = p->tuple.daddr;
     next = ip.nexthdr;
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         __u8 ext[8];
 
-        if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING && next != IPPROTO_DSTOPTS &&
-            next != IPPROTO_FRAGMENT)
+        if (!is_extension(next))
             break;
         if (bpf_skb_load_bytes(skb, off, ext, sizeof(ext)) < 0)
             return -1;
@@ -188,12 +196,16 @@ static __always_inline int parse_ipv6(struct __sk_buff *skb, struct packet *p)
             __u32 id;
 
             __builtin_memcpy(&id, &ext[4], 4);
+            if (is_extension(ext[0]))
+                return -1;
             p->tuple.protocol = ext[0];
             return parse_fragment(skb, off + 8, p, id, !(frag & 0xfff8));
         }
         next = ext[0];
         off += (ext[1] + 1) * 8;
     }
+    if (is_extension(next))
+        return -1; /* more of them than anybody sends */
     p->tuple.protocol = next;
     return parse_l4(skb, off, p);
 }
@@ -202,17 +214,28 @@ static __always_inline int parse_ipv6(struct __sk_buff *skb, struct packet *p)
  * addresses are found at all. None of it is ever routed. */
 static __always_inline bool is_neighbour_discovery(struct __sk_buff *skb)
 {
+    __u32 off = ETH_HLEN + sizeof(struct ipv6hdr);
     struct ipv6hdr ip;
-    __u8 type;
+    __u8 type, ext[8];
 
     if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)) < 0)
         return false;
-    if (ip.nexthdr == IPPROTO_HOPOPTS && ip.hop_limit == 1 && ip.daddr.s6_addr[0] == 0xff &&
-        ip.daddr.s6_addr[1] == 2)
-        return true;
+    if (!(ip.daddr.s6_addr[0] == 0xff && ip.daddr.s6_addr[1] == 2) &&
+        !(ip.daddr.s6_addr[0] == 0xfe && (ip.daddr.s6_addr[1] & 0xc0) == 0x80))
+        return false;
+    if (ip.nexthdr == IPPROTO_HOPOPTS) { /* a router alert, then the report (RFC 2710) */
+        if (bpf_skb_load_bytes(skb, off, ext, sizeof(ext)) < 0)
+            return false;
+        off += 8;
+        if (ext[0] != IPPROTO_ICMPV6 || ext[1] != 0)
+            return false;
+        if (bpf_skb_load_bytes(skb, off, &type, 1) < 0)
+            return false;
+        return (type >= 130 && type <= 132) || type == 143;
+    }
     if (ip.nexthdr != IPPROTO_ICMPV6 || ip.hop_limit != 255)
         return false;
-    if (bpf_skb_load_bytes(skb, ETH_HLEN + sizeof(ip), &type, 1) < 0)
+    if (bpf_skb_load_bytes(skb, off, &type, 1) < 0)
         return false;
     return type == 133 || type == 135 || type == 136;
 }

@@ -53,6 +53,23 @@ static __always_inline struct bpf_sock *proxy_socket(struct __sk_buff *skb, cons
     return NULL;
 }
 
+/* Whether a packet answers a connection that Envoy opened itself. */
+static __always_inline bool is_for_upstream(struct __sk_buff *skb, const struct packet *p)
+{
+    struct bpf_sock *sk, *full;
+    bool upstream;
+
+    if (p->tuple.protocol != IPPROTO_TCP || is_first_syn(p))
+        return false;
+    sk = proxy_socket(skb, p);
+    if (!sk)
+        return false;
+    full = sk->state == BPF_TCP_NEW_SYN_RECV_STATE ? NULL : bpf_sk_fullsock(sk);
+    upstream = full && (full->mark & MARK_UPSTREAM);
+    bpf_sk_release(sk);
+    return upstream;
+}
+
 static __always_inline struct bpf_sock *proxy_listener(struct __sk_buff *skb,
                                                        const struct packet *p, __u16 port)
 {

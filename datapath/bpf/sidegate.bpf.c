@@ -54,14 +54,13 @@ static __always_inline int forward(struct packet *p, struct report *r, const str
 
     r->verdict = j->audited ? VERDICT_AUDIT : VERDICT_FORWARDED;
     count(p, r);
-    /* A connection whose entry was evicted is taken up again only where a rule allows this very
-     * direction: a reply must never make an entry the wrong way round. */
-    if (begins || (!known && j->enforced && !j->audited && !(p->tcp_flags & TCP_SYN))) {
+    /* Only what begins a connection makes an entry: a reply must never make one the wrong way
+     * round. A live connection whose entry was evicted under pressure stays cut on its way back. */
+    if (begins) {
         if (remember(p, r->direction, 0, peer) < 0)
             return drop(p, r, DROP_CONNTRACK_FULL);
-    }
-    if (begins)
         report(p, r);
+    }
     return TCX_NEXT;
 }
 
@@ -120,13 +119,13 @@ int from_endpoint(struct __sk_buff *skb)
     r.destination_identity = dst.identity;
     out = judge(ep->id, EGRESS, dst.identity, &p);
     if (out.action == ACTION_DENY) {
-        forget(&p, EGRESS);
+        forget(&p);
         return drop(&p, &r, DROP_POLICY_DENIED);
     }
     if (dst.endpoint_id)
         in = judge(dst.endpoint_id, INGRESS, ep->identity, &p);
     if (in.action == ACTION_DENY) {
-        forget(&p, EGRESS);
+        forget(&p);
         r.direction = INGRESS;
         r.endpoint_id = dst.endpoint_id;
         return drop(&p, &r, DROP_POLICY_DENIED);
@@ -154,10 +153,9 @@ int to_endpoint(struct __sk_buff *skb)
     struct judgement in;
     struct endpoint *ep;
     struct config *cfg;
-    struct bpf_sock *sk;
     struct conn *c;
     __u32 ifindex = skb->ifindex, zero = 0;
-    bool turn = false;
+    bool turn;
     int parsed = parse_packet(skb, &p);
 
     if (parsed == PASS_UNJUDGED)
@@ -185,16 +183,10 @@ int to_endpoint(struct __sk_buff *skb)
     r.source_identity = src.identity;
     in = judge(ep->id, INGRESS, src.identity, &p);
     c = find_forward(&p, INGRESS);
-    if (src.identity == IDENTITY_HOST && p.tuple.protocol == IPPROTO_TCP && !is_first_syn(&p)) {
-        /* A process of the host answers Envoy, which speaks with the pod's address. */
-        sk = proxy_socket(skb, &p);
-        if (sk) {
-            bpf_sk_release(sk);
-            turn = true;
-        }
-    }
+    /* A process of the host answers Envoy, which speaks with the pod's address. */
+    turn = !c && src.identity == IDENTITY_HOST && is_for_upstream(skb, &p);
     if (!turn && in.action == ACTION_DENY) {
-        forget(&p, INGRESS);
+        forget(&p);
         return drop(&p, &r, DROP_POLICY_DENIED);
     }
     if (turn || in.action == ACTION_REDIRECT) {
@@ -229,12 +221,8 @@ static __always_inline int from_device(struct __sk_buff *skb, bool hairpin)
     c = is_first_syn(&p) ? NULL : find_reply(&p, EGRESS);
     if (c && !(c->flags & CT_PROXY_UPSTREAM))
         return TCX_NEXT;
-    if (c || (hairpin && !is_first_syn(&p))) {
-        if (to_proxy_socket(skb, &p) == 0)
-            return TCX_PASS;
-        if (c)
-            return drop(&p, &r, DROP_PROXY_DOWN);
-    }
+    if (c || (hairpin && is_for_upstream(skb, &p)))
+        return to_proxy_socket(skb, &p) < 0 ? drop(&p, &r, DROP_PROXY_DOWN) : TCX_PASS;
     in = judge(dst.endpoint_id, INGRESS, src.identity, &p);
     if (in.action == ACTION_REDIRECT)
         return redirect(skb, &p, &r, in.proxy_port, src.identity);

@@ -6,15 +6,15 @@ import contextlib
 import socket
 import threading
 
-from datapath.consts import MARK_FROM_PROXY
+from datapath.consts import MARK_FROM_PROXY, MARK_UPSTREAM
 from tests.system.netns import inside
 
 _IP_TRANSPARENT, _IPV6_TRANSPARENT, _IP_FREEBIND, _IPV6_FREEBIND = 19, 75, 15, 78
 
 
-def _transparent(family: socket.AddressFamily) -> socket.socket:
+def _transparent(family: socket.AddressFamily, mark: int = MARK_FROM_PROXY) -> socket.socket:
     made = socket.socket(family)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK_FROM_PROXY)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if family == socket.AF_INET:
         made.setsockopt(socket.IPPROTO_IP, _IP_TRANSPARENT, 1)
@@ -54,7 +54,7 @@ class StandIn:
 
     def _relay(self, client: socket.socket, source: str) -> None:
         with inside(self._netns):
-            server = _transparent(client.family)
+            server = _transparent(client.family, MARK_FROM_PROXY | MARK_UPSTREAM)
         server.settimeout(3)
         self._open.append(server)
         try:
