@@ -24,7 +24,11 @@ from pathlib import Path
 from sandbox.images import cache_dir
 
 _POM = Path(__file__).parent.parent / "tests" / "peers" / "kafka" / "pom.xml"
-_QUICK = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
+_QUICK = (
+    "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",
+    "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+)
 _TOOLS = {
     "topics": "org.apache.kafka.tools.TopicCommand",
     "producer": "org.apache.kafka.tools.ConsoleProducer",

@@ -1,0 +1,20 @@
+"""Fixtures that several system tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.system.datapath_rig import Rig
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    made = Rig(tmp_path / "bpf")
+    made.serve(made.b.netns)
+    try:
+        yield made
+    finally:
+        made.close()
