@@ -95,7 +95,7 @@ async def test_status_follows_a_stream(rig: Rig, monkeypatch: pytest.MonkeyPatch
     request.error_detail.message = "no"
     await envoy.write(request)
     async with asyncio.timeout(2):
-        while not rig.server.status()["resources"][0]["errors"]:
+        while not rig.server.status()["resources"][0]["errors"]:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     rig.server.set_resources(LISTENER_TYPE, {"a": listener_pb2.Listener(name="a", stat_prefix="2")})
     response = await envoy.read()

@@ -52,6 +52,10 @@ impl Schemas {
     pub fn response(&self, key: u16, version: u16) -> Option<&Message> {
         self.responses.get(&(key, version))
     }
+    #[cfg(test)]
+    pub fn versions(&self) -> impl Iterator<Item = (u16, u16)> + '_ {
+        self.requests.keys().copied()
+    }
 
     /// A line that cannot be read is left out, which makes its API one that is not known: denied.
     /// A test holds that there is none.

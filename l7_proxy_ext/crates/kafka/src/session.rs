@@ -422,3 +422,288 @@ fn frame(bytes: &[u8]) -> Result<Option<usize>, Malformed> {
     }
     Ok((bytes.len() >= 4 + length).then_some(4 + length))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::{Cell, RefCell};
+
+    /// Allows these topics, and every request without one.
+    struct Topics {
+        allowed: RefCell<Vec<&'static str>>,
+        generation: Cell<u64>,
+        codes: RefCell<Vec<i16>>,
+    }
+
+    impl Topics {
+        fn new(allowed: &[&'static str]) -> Self {
+            Self {
+                allowed: RefCell::new(allowed.to_vec()),
+                generation: Cell::new(1),
+                codes: RefCell::default(),
+            }
+        }
+
+        fn change(&self, allowed: &[&'static str]) {
+            *self.allowed.borrow_mut() = allowed.to_vec();
+            self.generation.set(self.generation.get() + 1);
+        }
+    }
+
+    impl Judge for Topics {
+        fn generation(&self) -> u64 {
+            self.generation.get()
+        }
+
+        fn allows(&self, question: &Question) -> bool {
+            question.topic.is_none_or(|topic| self.allowed.borrow().contains(&topic))
+        }
+
+        fn record(&self, _: &Request, _: &[String], error_code: i16) {
+            self.codes.borrow_mut().push(error_code);
+        }
+    }
+
+    fn frame_of(write: impl FnOnce(&mut Writer)) -> Vec<u8> {
+        let mut writer = Writer::default();
+        write(&mut writer);
+        writer.into_frame()
+    }
+
+    fn request(
+        key: u16,
+        version: u16,
+        correlation: i64,
+        body: impl FnOnce(&mut Writer),
+    ) -> Vec<u8> {
+        frame_of(|w| {
+            w.number(2, key.into());
+            w.number(2, version.into());
+            w.number(4, correlation);
+            w.text(false, Some("test"));
+            body(w);
+        })
+    }
+
+    /// Produce v7 (not flexible) of one empty batch to partition 3.
+    fn produce(topic: &str, correlation: i64, acks: i64) -> Vec<u8> {
+        request(api::PRODUCE, 7, correlation, |w| {
+            w.text(false, None);
+            w.number(2, acks);
+            w.number(4, 1000);
+            w.count(false, 1);
+            w.text(false, Some(topic));
+            w.count(false, 1);
+            w.number(4, 3);
+            w.no_bytes(false);
+        })
+    }
+
+    /// Fetch v11 of partition 0 of these topics.
+    fn fetch(topics: &[&str], correlation: i64, session: i64, epoch: i64) -> Vec<u8> {
+        request(api::FETCH, 11, correlation, |w| {
+            w.number(4, -1);
+            w.number(4, 500);
+            w.number(4, 1);
+            w.number(4, 1 << 20);
+            w.number(1, 0);
+            w.number(4, session);
+            w.number(4, epoch);
+            w.count(false, topics.len());
+            for topic in topics {
+                w.text(false, Some(topic));
+                w.count(false, 1);
+                w.number(4, 0);
+                w.number(4, -1);
+                w.number(8, 0);
+                w.number(8, -1);
+                w.number(4, 1 << 20);
+            }
+            w.count(false, 0);
+            w.text(false, Some(""));
+        })
+    }
+
+    fn response(correlation: i64, body: &[u8]) -> Vec<u8> {
+        frame_of(|w| {
+            w.number(4, correlation);
+            w.0.extend_from_slice(body);
+        })
+    }
+
+    fn client(session: &mut Session, judge: &Topics, bytes: &[u8]) -> Actions {
+        let mut out = Actions::default();
+        session.on_client(bytes, judge, &mut out);
+        out
+    }
+
+    fn broker(session: &mut Session, judge: &Topics, bytes: &[u8]) -> Actions {
+        let mut out = Actions::default();
+        session.on_broker(bytes, judge, &mut out);
+        out
+    }
+
+    #[test]
+    fn what_is_allowed_passes_byte_for_byte_whatever_the_chunks() {
+        let judge = Topics::new(&["orders"]);
+        let asked = produce("orders", 1, 1);
+        let answered = response(1, b"anything");
+        for size in 1..asked.len() {
+            let mut session = Session::default();
+            let (mut up, mut down) = (Vec::new(), Vec::new());
+            for chunk in asked.chunks(size) {
+                up.extend(client(&mut session, &judge, chunk).to_broker);
+            }
+            for chunk in answered.chunks(size) {
+                down.extend(broker(&mut session, &judge, chunk).to_client);
+            }
+            assert_eq!((up, down), (asked.clone(), answered.clone()), "chunks of {size}");
+        }
+    }
+
+    #[test]
+    fn a_denial_names_topic_and_partition_and_the_connection_goes_on() {
+        let judge = Topics::new(&["orders"]);
+        let mut session = Session::default();
+        let out = client(&mut session, &judge, &produce("audit", 9, 1));
+        assert!(out.to_broker.is_empty());
+        let mut reader = Reader(&out.to_client[4..]);
+        assert_eq!(reader.number(4), Ok(9));
+        let shape = &Schemas::get().response(api::PRODUCE, 7).expect("known").body;
+        let body = reader.value(shape).expect("well formed");
+        assert!(reader.0.is_empty());
+        let said = format!("{body:?}");
+        assert!(said.contains("Text(Some(\"audit\"))"), "{said}");
+        assert!(said.contains("Number(3), Number(29)"), "{said}");
+        let asked = produce("orders", 10, 1);
+        assert_eq!(client(&mut session, &judge, &asked).to_broker, asked);
+        assert_eq!(*judge.codes.borrow(), [29, 0]);
+    }
+
+    #[test]
+    fn a_denial_waits_for_the_answers_before_it() {
+        let judge = Topics::new(&["orders"]);
+        let mut session = Session::default();
+        client(&mut session, &judge, &produce("orders", 1, 1));
+        assert!(client(&mut session, &judge, &produce("audit", 2, 1)).to_client.is_empty());
+        let first = response(1, b"answer");
+        let out = broker(&mut session, &judge, &first);
+        assert!(out.to_client.starts_with(&first));
+        assert_eq!(out.to_client[first.len() + 4..][..4], [0, 0, 0, 2]);
+    }
+
+    #[test]
+    fn without_acknowledgement_there_is_no_answer() {
+        let judge = Topics::new(&["orders"]);
+        let mut session = Session::default();
+        let out = client(&mut session, &judge, &produce("audit", 1, 0));
+        assert!(out.to_broker.is_empty() && out.to_client.is_empty());
+        client(&mut session, &judge, &produce("orders", 2, 0));
+        client(&mut session, &judge, &produce("orders", 3, 1));
+        let answer = response(3, b"answer");
+        assert_eq!(broker(&mut session, &judge, &answer).to_client, answer);
+    }
+
+    #[test]
+    fn a_fetch_in_flight_is_judged_again_when_policy_changed() {
+        let judge = Topics::new(&["orders"]);
+        let mut session = Session::default();
+        client(&mut session, &judge, &fetch(&["orders"], 5, 0, 0));
+        judge.change(&[]);
+        let out = broker(&mut session, &judge, &response(5, &[7; 100]));
+        assert!(!out.to_client.windows(4).any(|w| w == [7; 4]), "the records are held back");
+        assert_eq!(out.to_client[4..8], [0, 0, 0, 5]);
+        assert_eq!(judge.codes.borrow().last(), Some(&29));
+    }
+
+    #[test]
+    fn an_incremental_fetch_is_judged_by_its_whole_session() {
+        let judge = Topics::new(&["orders"]);
+        let mut session = Session::default();
+        client(&mut session, &judge, &fetch(&["orders"], 1, 0, 0));
+        broker(&mut session, &judge, &response(1, b"answer"));
+        let next = fetch(&[], 2, 42, 1);
+        assert_eq!(client(&mut session, &judge, &next).to_broker, next);
+        broker(&mut session, &judge, &response(2, b"answer"));
+        judge.change(&[]);
+        let out = client(&mut session, &judge, &fetch(&[], 3, 42, 2));
+        assert!(out.to_broker.is_empty());
+        assert_eq!(judge.codes.borrow().last(), Some(&error::FETCH_SESSION_ID_NOT_FOUND));
+    }
+
+    #[test]
+    fn an_unknown_topic_id_is_asked_for_before_the_request_goes_on() {
+        let judge = Topics::new(&["orders"]);
+        let mut session = Session::default();
+        let id = [5; 16];
+        let asked = request(api::PRODUCE, 13, 8, |w| {
+            w.varint(0);
+            w.text(true, None);
+            w.number(2, 1);
+            w.number(4, 1000);
+            w.count(true, 1);
+            w.0.extend_from_slice(&id);
+            w.count(true, 0);
+            w.varint(0);
+            w.varint(0);
+        });
+        let question = client(&mut session, &judge, &asked).to_broker;
+        assert_ne!(question, asked);
+        assert!(question.windows(16).any(|w| w == id));
+        let answer = frame_of(|w| {
+            w.number(4, OUR_CORRELATION.into());
+            w.varint(0);
+            w.number(4, 0); // throttle
+            w.count(true, 0); // brokers
+            w.text(true, None); // cluster
+            w.number(4, 0); // controller
+            w.count(true, 1);
+            w.number(2, 0);
+            w.text(true, Some("orders"));
+            w.0.extend_from_slice(&id);
+            w.number(1, 0);
+            w.count(true, 0);
+            w.number(4, 0);
+            w.varint(0);
+            w.varint(0);
+        });
+        let out = broker(&mut session, &judge, &answer);
+        assert!(out.to_client.is_empty(), "our answer is not the client's");
+        assert_eq!(out.to_broker, asked);
+    }
+
+    #[test]
+    fn what_is_not_kafka_ends_the_connection() {
+        let judge = Topics::new(&[]);
+        for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc], &[0; 12]]
+        {
+            assert!(client(&mut Session::default(), &judge, bytes).not_protocol, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn every_api_and_version_has_a_denial_that_its_own_schema_reads() {
+        for (key, version) in Schemas::get().versions() {
+            let request = Request {
+                api_key: key,
+                api_version: version,
+                correlation_id: 1,
+                client_id: String::new(),
+                topics: vec![Topic { topic: TopicRef::Name("t".into()), partitions: vec![0] }],
+                all_topics: false,
+                topic_api: true,
+                group: "g".into(),
+                coordinator_keys: vec!["k".into()],
+                body: None,
+            };
+            let answer = deny::response(&request, 29).expect("known");
+            let message = Schemas::get().response(key, version).expect("known");
+            let mut reader = Reader(&answer[8..]);
+            if message.header_version >= 1 {
+                reader.tagged().expect("header");
+            }
+            let read = reader.value(&message.body);
+            assert!(read.is_ok() && reader.0.is_empty(), "API {key} version {version}");
+        }
+    }
+}
