@@ -28,31 +28,41 @@ static __always_inline bool is_live(const struct packet *p, const struct conn *c
 static __always_inline struct conn *find_conn(const struct packet *p, const struct tuple *t)
 {
     struct conn *c = bpf_map_lookup_elem(&conntrack, t);
-    __u64 now = bpf_ktime_get_ns();
 
-    if (!c || !is_live(p, c, now))
+    if (!c || !is_live(p, c, bpf_ktime_get_ns()))
         return NULL;
-    if (!(c->flags & CT_CLOSING))
-        c->last_seen = now;
     if (p->tcp_flags & TCP_RST)
         c->flags |= CT_CLOSING;
     return c;
 }
 
-/* The connection of which this packet is a reply; `begun` is the direction it began in here. */
+/* The connection of which this packet is a reply; `begun` is the direction it began in here.
+ * Replies alone keep no entry alive: whom a datagram was once allowed to ask may not go on. */
 static __always_inline struct conn *find_reply(const struct packet *p, __u8 begun)
 {
     struct tuple t = p->tuple;
+    struct conn *c;
 
     swap_ends(&t);
     t.direction = begun;
-    return find_conn(p, &t);
+    c = find_conn(p, &t);
+    if (c && p->tuple.protocol == IPPROTO_TCP && !(c->flags & CT_CLOSING))
+        c->last_seen = bpf_ktime_get_ns();
+    return c;
 }
 
+/* A forward packet keeps it alive, even after a reset that was none. */
 static __always_inline struct conn *find_forward(struct packet *p, __u8 direction)
 {
+    struct conn *c;
+
     p->tuple.direction = direction;
-    return find_conn(p, &p->tuple);
+    c = find_conn(p, &p->tuple);
+    if (c && !(p->tcp_flags & TCP_RST)) {
+        c->flags &= ~CT_CLOSING;
+        c->last_seen = bpf_ktime_get_ns();
+    }
+    return c;
 }
 
 static __always_inline bool is_known(const struct packet *p, struct tuple *t, __u8 direction)

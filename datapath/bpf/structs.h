@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
-/* Layouts of keys and values. See docs/architecture.md; datapath/maps.py decodes the same. */
+/* Layouts of keys and values. See docs/architecture.md; datapath/codec.py decodes the same. */
 #pragma once
 
 struct addr {
@@ -58,7 +58,7 @@ struct tuple {
 
 #define CT_PROXIED 1        /* the client's side of a connection that Envoy terminates */
 #define CT_PROXY_UPSTREAM 2 /* Envoy's own connection with the client's address */
-#define CT_CLOSING 4        /* FIN or RST was seen */
+#define CT_CLOSING 4        /* a reset was seen */
 
 struct conn {
     __u64 last_seen; /* ktime, ns */
