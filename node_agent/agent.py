@@ -35,6 +35,8 @@ from xds_server.server import XdsServer
 
 log = structlog.get_logger(__name__)
 
+MODULE_SECONDS = 3.0
+
 
 class AlreadyRunning(RuntimeError):
     """Another agent holds this node."""
@@ -86,6 +88,9 @@ class Agent:
             stack.push_async_callback(self.xds.stop)
             await self.supervisor.start()
             stack.push_async_callback(self.supervisor.detach)
+            # A change that came before would be called done while an adopted Envoy has the old one.
+            if not await self.xds.module_ready(config.node, MODULE_SECONDS):
+                log.warning("the module has not taken its policies yet: L7 is closed until it has")
             loop = asyncio.get_running_loop()
             loop.add_reader(self.datapath.events_fd, self.flows.read_events)
             stack.callback(loop.remove_reader, self.datapath.events_fd)

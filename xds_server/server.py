@@ -93,6 +93,10 @@ class XdsServer:
         """
         return await self._hub.acknowledged(endpoint_id, revision, timeout)
 
+    async def module_ready(self, node: str, seconds: float) -> bool:
+        """Whether the node's module has all policies, waiting for it so long."""
+        return await self._hub.ready(node, seconds)
+
     def status(self) -> dict[str, Any]:
         """Clients, resources, policies and counters, ready for JSON.
 

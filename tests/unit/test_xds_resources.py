@@ -58,7 +58,7 @@ def test_listeners(name: str, port: int, filters: list[str]) -> None:
     assert peer.typed_config.type_url.endswith("v3.DynamicModuleListenerFilter")
     module = DynamicModuleListenerFilter.parse(peer.typed_config.value)
     assert (module.filter_name, module.dynamic_module_config.name) == ("sidegate_peer", "sidegate")
-    assert OriginalSrc.parse(last.typed_config.value).mark == 0xA00
+    assert OriginalSrc.parse(last.typed_config.value).mark == 0x1A00
 
     (chain,) = listener.filter_chains
     assert [f.name.rpartition(".")[2] for f in chain.filters] == filters
