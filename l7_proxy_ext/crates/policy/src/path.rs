@@ -127,10 +127,8 @@ mod tests {
         }
 
         #[test]
-        fn is_idempotent(target in "/([ab./\\\\;%25]|%2[eEfF]|%5c|[?#]){0,24}") {
+        fn is_idempotent(target in "/([ab./\\\\;]|%25|%2[eEfF]|%5c|[?#]){0,24}") {
             let once = normalize(target.as_bytes()).into_owned();
-            // An escape can come together from its pieces only through a decoded digit.
-            prop_assume!(!target.contains('%') || !once.contains(&b'%'));
             prop_assert_eq!(&*normalize(&once), &*once);
         }
 
