@@ -11,6 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from envoy.extensions.filters.network.http_connection_manager.v3 import (
+    http_connection_manager_pb2,
+)
 from google.protobuf.json_format import MessageToDict
 
 from bench.figures import Figure, figure, interleaved
@@ -148,12 +151,15 @@ def _redirect_to(node: Rig, port: int) -> None:
 @contextlib.contextmanager
 def _plain_envoy(node: Rig) -> Iterator[None]:
     """Our own listener and cluster without our filters, in another Envoy of the same node."""
-    listener: Any = MessageToDict(http_listener(_WITHOUT), preserving_proto_field_name=True)
-    listener["listener_filters"] = _without_ours(listener["listener_filters"])
-    chain = listener["filter_chains"][0]
-    chain["filters"] = _without_ours(chain["filters"])
-    manager = chain["filters"][-1]["typed_config"]
-    manager["http_filters"] = _without_ours(manager["http_filters"])
+    bare: Any = http_listener(_WITHOUT)
+    chain = bare.filter_chains[0]
+    manager = http_connection_manager_pb2.HttpConnectionManager()
+    chain.filters[-1].typed_config.Unpack(manager)
+    for filters in (bare.listener_filters, chain.filters, manager.http_filters):
+        for each in [f for f in filters if f.name in _OURS]:
+            filters.remove(each)
+    chain.filters[-1].typed_config.Pack(manager)
+    listener = MessageToDict(bare, preserving_proto_field_name=True)
     cluster = MessageToDict(http_cluster(), preserving_proto_field_name=True)
     config = {"static_resources": {"listeners": [listener], "clusters": [cluster]}}
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
@@ -170,7 +176,3 @@ def _plain_envoy(node: Rig) -> Iterator[None]:
         finally:
             process.terminate()
             process.wait(10)
-
-
-def _without_ours(filters: list[Any]) -> list[Any]:
-    return [each for each in filters if each["name"] not in _OURS]
