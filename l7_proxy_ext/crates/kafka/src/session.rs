@@ -399,7 +399,9 @@ impl Session {
                 topic: Some(name),
             })
         };
-        rewrite::show_allowed(&message.body, &mut body, &denied, request.all_topics, allows);
+        // In version 0 a list that lost its last topic asks for all of them.
+        let all = request.all_topics || version == 0;
+        rewrite::show_allowed(&message.body, &mut body, &denied, all, allows);
         let mut writer = Writer::default();
         writer.number(4, correlation);
         if message.header_version >= 1 {
@@ -670,6 +672,30 @@ mod tests {
         let out = broker(&mut session, &judge, &answer);
         assert!(out.to_client.is_empty(), "our answer is not the client's");
         assert_eq!(out.to_broker, asked);
+    }
+
+    #[test]
+    fn metadata_of_denied_topics_shows_no_others() {
+        let judge = Topics::new(&["orders"]);
+        let mut session = Session::default();
+        let asked = request(api::METADATA, 0, 4, |w| {
+            w.count(false, 1);
+            w.text(false, Some("audit"));
+        });
+        assert!(!client(&mut session, &judge, &asked).to_broker.windows(5).any(|w| w == b"audit"));
+        let answer = frame_of(|w| {
+            w.number(4, 4);
+            w.count(false, 0); // brokers
+            w.count(false, 2);
+            for topic in ["orders", "secret"] {
+                w.number(2, 0);
+                w.text(false, Some(topic));
+                w.count(false, 0);
+            }
+        });
+        let seen = broker(&mut session, &judge, &answer).to_client;
+        assert!(!seen.windows(6).any(|w| w == b"secret"));
+        assert!(seen.windows(5).any(|w| w == b"audit"));
     }
 
     #[test]
