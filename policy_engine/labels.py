@@ -13,6 +13,7 @@ NAMESPACE = "k8s:io.kubernetes.pod.namespace"
 NAMESPACE_LABEL_PREFIX = "k8s:io.cilium.k8s.namespace.labels."
 SERVICE_ACCOUNT = "k8s:io.cilium.k8s.policy.serviceaccount"
 CLUSTER = "k8s:io.cilium.k8s.policy.cluster"
+_DERIVED = ("io.kubernetes.pod.", "io.cilium.k8s.")  # made here, never taken from a pod
 
 
 def pod_labels(
@@ -21,8 +22,8 @@ def pod_labels(
     namespace_labels: Labels,
     service_account: str = "default",
 ) -> dict[str, str]:
-    """The identity labels of a pod."""
-    made = {f"k8s:{key}": value for key, value in labels.items()}
+    """The identity labels of a pod. Its own labels cannot speak for its namespace or account."""
+    made = {f"k8s:{key}": value for key, value in labels.items() if not key.startswith(_DERIVED)}
     made |= {f"{NAMESPACE_LABEL_PREFIX}{key}": value for key, value in namespace_labels.items()}
     made[NAMESPACE] = namespace
     made[SERVICE_ACCOUNT] = service_account

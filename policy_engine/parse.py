@@ -46,11 +46,10 @@ _PEER_REFUSED = {
 _OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist")
 
 
-def parse_policy(
-    manifest: dict[str, Any], regex_error: RegexError
-) -> tuple[Policy | None, list[FieldError]]:
+def parse_policy(manifest: Any, regex_error: RegexError) -> tuple[Policy | None, list[FieldError]]:
     """The policy, or None and every error found. ``regex_error`` is the module's own compiler."""
     errors = Errors()
+    manifest = errors.typed(manifest, dict, "manifest") or {}
     kind = KINDS.get(str(manifest.get("kind")))
     if kind is None or manifest.get("apiVersion") != API_VERSION:
         errors.add("kind", "not a Cilium policy", f"{API_VERSION}, one of {', '.join(KINDS)}")
@@ -59,7 +58,7 @@ def parse_policy(
     metadata = errors.typed(top.get("metadata"), dict, "metadata") or {}
     name = errors.typed(metadata.get("name"), str, "metadata.name") or ""
     namespace = "" if kind == "ccnp" else str(metadata.get("namespace") or "default")
-    annotations = metadata.get("annotations") or {}
+    annotations = errors.typed(metadata.get("annotations") or {}, dict, "metadata.annotations")
     specs = []
     if "spec" in top:
         specs.append(_spec(top["spec"], "spec", namespace, errors, regex_error))
@@ -69,7 +68,7 @@ def parse_policy(
         errors.add("spec", "there is no rule", "give spec or specs")
     if errors:
         return None, errors
-    audit = str(annotations.get(AUDIT_ANNOTATION, "")).lower() == "true"
+    audit = str((annotations or {}).get(AUDIT_ANNOTATION, "")).lower() == "true"
     return Policy(PolicyRef(kind, namespace, name), tuple(specs), audit), []
 
 
@@ -84,7 +83,7 @@ def _spec(value: Any, path: str, namespace: str, errors: Errors, regex: RegexErr
     if not {"ingress", "egress"} & spec.keys() and isinstance(value, dict):
         errors.add(path, "neither ingress nor egress is given", "[] denies a direction")
     if namespace:
-        subject = subject.scoped(namespace)
+        subject = subject.within(namespace)
     return Spec(
         path="" if path == "spec" else path,
         subject=subject,
@@ -109,6 +108,8 @@ def _rules(
     for item_path, item in errors.items(spec[direction], f"{path}.{direction}"):
         rule = errors.fields(item, item_path, (*names, "toPorts"), _PEER_REFUSED[side])
         peers = _peers(rule, names, item_path, namespace, errors)
+        if not any(rule.get(name) for name in (*names, "toPorts")):
+            peers = ()  # an empty rule enforces the direction and allows nothing, as in Cilium
         ports = None
         if rule.get("toPorts"):
             ports = parse_ports(rule["toPorts"], f"{item_path}.toPorts", errors, regex)

@@ -19,6 +19,7 @@ _PROTOCOLS = {"": (Protocol.TCP, Protocol.UDP, Protocol.SCTP)} | {
     "UDP": (Protocol.UDP,),
     "SCTP": (Protocol.SCTP,),
 }
+_NUMBER = re.compile(r"[0-9]{1,5}")  # isdecimal() takes the digits of every script
 _TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 _ITEM_REFUSED = ("listener", "terminatingTLS", "originatingTLS", "serverNames")
 
@@ -47,6 +48,9 @@ def _port_set(value: Any, path: str, errors: Errors, regex: RegexError) -> PortS
     )
     if http and kafka:
         errors.add(at, "http and kafka cannot hold for one port", "use two toPorts items")
+    if not fields.get("ports"):
+        remedy = "name at least one; without toPorts a rule is for every port"
+        errors.add(f"{path}.ports", "there is no port", remedy)
     parser = Parser.HTTP if http else Parser.KAFKA if kafka else None
     if parser is not None:
         ports = _l7_ports(ports, fields.get("ports"), path, errors)
@@ -55,11 +59,9 @@ def _port_set(value: Any, path: str, errors: Errors, regex: RegexError) -> PortS
 
 def _l7_ports(ports: list[Port], given: Any, path: str, errors: Errors) -> list[Port]:
     """L7 rules are for TCP: ANY means TCP here, anything else is an error."""
-    if not ports:
-        errors.add(f"{path}.ports", "L7 rules need a port", "name the port they are for")
     for index, item in enumerate(given if isinstance(given, list) else ()):
         protocol = item.get("protocol") if isinstance(item, dict) else None
-        if protocol in ("UDP", "SCTP"):
+        if isinstance(protocol, str) and protocol.upper() in ("UDP", "SCTP"):
             errors.add(f"{path}.ports[{index}].protocol", f"no L7 rule holds on {protocol}", "TCP")
     for index, port in enumerate(ports):
         if port.port == 0:
@@ -77,7 +79,7 @@ def _port(value: Any, path: str, errors: Errors) -> list[Port]:
         return []
     if text is None:
         return []
-    if not text.isdecimal():
+    if not _NUMBER.fullmatch(text):
         remedy = "named ports are known, not enforced by this version: give the number"
         errors.add(f"{path}.port", f"{text!r} is not a port number", remedy)
         return []
@@ -138,12 +140,12 @@ def _kafka(value: Any, path: str, errors: Errors) -> KafkaRule:
         if not keys:
             errors.add(f"{path}.role", f"unknown role {role!r}", f"one of {', '.join(ROLES)}")
     if api := texts["apiKey"].lower():
-        number = API_KEYS.get(api, int(api) if api.isdecimal() else -1)
+        number = API_KEYS.get(api, int(api) if _NUMBER.fullmatch(api) else -1)
         if not 0 <= number <= MAX_API_KEY:
             errors.add(f"{path}.apiKey", f"unknown Kafka API {api!r}", "such as produce, fetch")
         keys = frozenset({number})
     version = texts["apiVersion"]
-    if version and not (version.isdecimal() and int(version) <= MAX_API_KEY):
+    if version and not (_NUMBER.fullmatch(version) and int(version) <= MAX_API_KEY):
         errors.add(f"{path}.apiVersion", f"{version!r} is no API version", "a number in quotes")
         version = ""
     if texts["topic"] and not _TOPIC.fullmatch(texts["topic"]):

@@ -170,8 +170,6 @@ class PolicyRepository:
             return
         for index, ports in enumerate(rule.ports):
             where = f"{origin}.toPorts[{index}]"
-            if not ports.ports:
-                yield PortRule(where, peers)
             for port in ports.ports:
                 parser: Parser | None = ports.parser
                 yield PortRule(

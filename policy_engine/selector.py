@@ -44,13 +44,17 @@ class LabelSelector:
         return not is_world(labels) and all(r.matches(labels) for r in self.requirements)
 
     def scoped(self, namespace: str) -> LabelSelector:
-        """The same, held to a namespace unless it names one, or a reserved label, itself."""
+        """For peers: held to a namespace unless it names one, or a reserved label, itself."""
         for requirement in self.requirements:
             bare = requirement.key.partition(":")[2]
             if bare == NAMESPACE.partition(":")[2] or requirement.key.startswith("reserved:"):
                 return self
             if bare.startswith("io.cilium.k8s.namespace.labels."):
                 return self
+        return self.within(namespace)
+
+    def within(self, namespace: str) -> LabelSelector:
+        """For subjects: held to a namespace whatever it names; a policy never leaves its own."""
         own = Requirement(NAMESPACE, "In", frozenset({namespace}))
         return LabelSelector((*self.requirements, own))
 

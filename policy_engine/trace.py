@@ -50,4 +50,6 @@ def decide(
     action = min(entry.action for entry in found)
     chosen = [entry for entry in found if entry.action is action]
     origins = tuple(dict.fromkeys(origin for entry in chosen for origin in entry.origins))
+    if len({entry.parser for entry in chosen}) > 1:  # two L7 protocols cannot both be right
+        return Decision(Action.DENY, None, origins)
     return Decision(action, chosen[0].parser, origins)

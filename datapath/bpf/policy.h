@@ -6,7 +6,7 @@ struct judgement {
     __u8 action;
     __u8 audited;  /* would have been denied */
     __u8 enforced; /* a rule allowed it, not the want of rules */
-    __u8 pad;
+    __u8 conflict; /* redirects to different proxy ports: two L7 protocols */
     __u16 proxy_port;
 };
 
@@ -21,6 +21,8 @@ static __always_inline int look_at(struct policy_key *key, struct judgement *j)
     if (v->action == ACTION_ALLOW) {
         j->action = ACTION_ALLOW;
     } else if (j->action != ACTION_ALLOW) {
+        if (j->action == ACTION_REDIRECT && j->proxy_port != v->proxy_port)
+            j->conflict = 1;
         j->action = ACTION_REDIRECT;
         j->proxy_port = v->proxy_port;
     }
@@ -52,6 +54,8 @@ static __always_inline void policy_lookup(struct policy_key *key, __u8 protocol,
         goto deny;
     key->identity = 0;
     if (identity && look_at_peer(key, protocol, port, j) < 0)
+        goto deny;
+    if (j->action == ACTION_REDIRECT && j->conflict)
         goto deny;
     return;
 deny:

@@ -22,7 +22,7 @@ def cnp(rule: Any = None, **spec: Any) -> dict[str, Any]:
     return {
         "apiVersion": "cilium.io/v2",
         "kind": "CiliumNetworkPolicy",
-        "metadata": {"name": "p"},
+        "metadata": {"name": "p", "annotations": {"policy.sidegate.io/audit": "false"}},
         "spec": {"endpointSelector": {}, "ingress": [rule if rule is not None else {}], **spec},
     }
 
@@ -82,14 +82,25 @@ KAFKA = f"{RULE}.toPorts[0].rules.kafka[0]"
         (with_rules(kafka=[{"apiKey": "fetsch"}]), f"{KAFKA}.apiKey"),
         (with_rules(kafka=[{"topic": "a b"}]), f"{KAFKA}.topic"),
         (cnp({"toPorts": [{"rules": {"http": [{}]}}]}), f"{RULE}.toPorts[0].ports"),
-        (
-            cnp({"toPorts": [{"ports": [{"port": "1", "protocol": "UDP"}],
-                              "rules": {"http": [{}]}}]}),
-            f"{RULE}.toPorts[0].ports[0].protocol",
+        *(
+            (
+                cnp({"toPorts": [{"ports": [{"port": "1", "protocol": protocol}],
+                                  "rules": {"http": [{}]}}]}),
+                f"{RULE}.toPorts[0].ports[0].protocol",
+            )
+            for protocol in ("UDP", "udp", "sctp")
         ),
+        (cnp({"toPorts": [{"ports": []}]}), f"{RULE}.toPorts[0].ports"),
+        (cnp({"toPorts": [{}]}), f"{RULE}.toPorts[0].ports"),
+        (cnp({"toPorts": [{"ports": [{"port": "\u0661"}]}]}), f"{RULE}.toPorts[0].ports[0].port"),
+        (cnp({"toPorts": [{"ports": [{"port": "9" * 5000}]}]}), f"{RULE}.toPorts[0].ports[0].port"),
+        (with_rules(kafka=[{"apiVersion": "9" * 5000}]), f"{KAFKA}.apiVersion"),
+        (with_rules(kafka=[{"apiKey": "9" * 5000}]), f"{KAFKA}.apiKey"),
+        ({**cnp(), "metadata": {"name": "p", "annotations": ["x"]}}, "metadata.annotations"),
+        (["no", "object"], "manifest"),
     ],
 )  # fmt: skip
-def test_the_field_is_named(manifest: dict[str, Any], field: str) -> None:
+def test_the_field_is_named(manifest: Any, field: str) -> None:
     policy, errors = parse_policy(manifest, fine)
     assert policy is None
     assert field in {error.field for error in errors}

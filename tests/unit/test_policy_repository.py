@@ -75,7 +75,8 @@ def verdict(made: PolicyRepository, identity: int, port: int = 80) -> str:
     [
         (None, "open", "open", "open"),
         ([], "deny", "deny", "deny"),
-        ([{}], "allow", "allow", "allow"),
+        ([{}], "deny", "deny", "deny"),
+        ([{"toPorts": []}], "deny", "deny", "deny"),
         ([{"fromEndpoints": []}], "deny", "deny", "deny"),
         ([{"fromEndpoints": [{}]}], "allow", "allow", "deny"),
         ([{"fromEndpoints": peer("client")}], "allow", "deny", "deny"),
@@ -103,11 +104,37 @@ def test_meaning(ingress: Any, client: str, other: str, world: str) -> None:
     assert [verdict(made, who) for who in (CLIENT, OTHER, WORLD)] == [client, other, world]
 
 
-def test_two_protocols_on_one_port_let_nothing_pass() -> None:
+@pytest.mark.parametrize("whom", [{}, {"fromEndpoints": peer("client")}])
+def test_two_protocols_on_one_port_let_nothing_pass(whom: dict[str, Any]) -> None:
     made = repository()
     kafka = {"ports": [TCP80], "rules": {"kafka": [{"role": "produce"}]}}
-    add(made, "p", ingress=[{"toPorts": [HTTP80]}, {"toPorts": [kafka]}])
+    add(made, "p", ingress=[{"toPorts": [HTTP80]}, {**whom, "toPorts": [kafka]}])
     assert verdict(made, CLIENT) == "deny"
+    assert verdict(made, OTHER) == ("http" if whom else "deny")
+
+
+@pytest.mark.parametrize(
+    "selector",
+    [
+        {"matchLabels": {"k8s:io.kubernetes.pod.namespace": "team-b"}},
+        {"matchLabels": {"io.cilium.k8s.namespace.labels.team": "b"}},
+        {"matchExpressions": [{"key": "reserved:host", "operator": "DoesNotExist"}]},
+    ],
+)
+def test_a_policy_never_leaves_its_namespace(selector: dict[str, Any]) -> None:
+    made = repository()
+    made.upsert_endpoint(2, Subject(300, pod_labels("team-b", {"app": "server"}, {"team": "b"})))
+    assert 2 not in add(made, "p", endpointSelector=selector, ingress=[])
+
+
+def test_a_pod_cannot_name_its_own_namespace() -> None:
+    claimed = {
+        "io.kubernetes.pod.namespace": "kube-system",
+        "io.cilium.k8s.namespace.labels.team": "b",
+        "io.cilium.k8s.policy.serviceaccount": "admin",
+        "app": "a",
+    }
+    assert pod_labels("default", claimed, {}) == labels("a")
 
 
 def test_an_except_is_told_apart_by_its_own_identity() -> None:
