@@ -5,7 +5,7 @@ They depend on the ports alone and never on policy: the module gets policy on a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from envoy.config.core.v3 import address_pb2, socket_option_pb2
@@ -49,13 +49,13 @@ def node_resources(ports: Mapping[Parser, int]) -> dict[str, dict[str, Message]]
 
 def http_listener(port: int) -> Message:
     """`sidegate-http`: `sidegate_guard` closes what is not HTTP, `sidegate_http` judges."""
+    manager = packed(connection_manager())
     return _listener(
         "sidegate-http",
         port,
-        [
-            _filter("sidegate_guard", module_filter("network", "sidegate_guard")),
-            _filter("envoy.filters.network.http_connection_manager", packed(connection_manager())),
-        ],
+        [_filter("envoy.filters.network.http_connection_manager", manager)],
+        # Last, for it waits for the first bytes.
+        [_listener_filter("sidegate_guard", module_filter("listener", "sidegate_guard"))],
     )
 
 
@@ -74,7 +74,9 @@ def kafka_listener(port: int) -> Message:
     )
 
 
-def _listener(name: str, port: int, filters: list[Any]) -> Message:
+def _listener(
+    name: str, port: int, filters: list[Any], more_listener_filters: Sequence[Any] = ()
+) -> Message:
     """Transparent on both loopback addresses, where the datapath assigns connections to it."""
     mark = socket_option_pb2.SocketOption(
         description="mark of Envoy's own packets",
@@ -93,6 +95,7 @@ def _listener(name: str, port: int, filters: list[Any]) -> Message:
             "envoy.filters.listener.original_src",
             packed(original_src_pb2.OriginalSrc(mark=UPSTREAM_MARK)),
         ),
+        *more_listener_filters,
     ]
     listener: Message = listener_pb2.Listener(
         name=name,
@@ -101,6 +104,7 @@ def _listener(name: str, port: int, filters: list[Any]) -> Message:
         transparent=BoolValue(value=True),
         socket_options=[mark],
         listener_filters=listener_filters,
+        listener_filters_timeout=duration(0),  # a client may open a connection long before its use
         filter_chains=[components.FilterChain(filters=filters)],
     )
     return listener

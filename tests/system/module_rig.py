@@ -239,16 +239,10 @@ class Rig:
             "name": "in",
             "address": {"socket_address": {"address": SERVER, "port_value": self.port}},
             "listener_filters": [
-                _module("listener", "DynamicModuleListenerFilter", "sidegate_peer")
+                _module("listener", "DynamicModuleListenerFilter", "sidegate_peer"),
+                _module("listener", "DynamicModuleListenerFilter", "sidegate_guard"),
             ],
-            "filter_chains": [
-                {
-                    "filters": [
-                        _module("network", "DynamicModuleNetworkFilter", "sidegate_guard"),
-                        hcm,
-                    ]
-                }
-            ],
+            "filter_chains": [{"filters": [hcm]}],
         }
         config = self.bootstrap_config or {
             "node": self.node,

@@ -15,8 +15,8 @@ pub enum Next {
     Stop,
 }
 
-/// A filter of one exchange.
-pub trait HttpFilter: Send {
+/// A filter of one exchange; it lives and dies on one worker.
+pub trait HttpFilter {
     fn on_request_headers(&mut self, envoy: &Exchange) -> Next;
     fn on_response_headers(&mut self, _envoy: &Exchange) {}
     /// A piece of a body, of either direction, is about to pass.

@@ -1,14 +1,16 @@
 //! What all filters share: who is who, the policies in force, the log of verdicts.
 
+use crate::ends::{Ends, ends};
 use crate::facts::Facts;
-use crate::ipcache::{IpCache, Owner};
+use crate::ipcache::IpCache;
 use serde::Deserialize;
 use sidegate_abi::{Level, log};
 use sidegate_policy::{Decision, Endpoint};
-use sidegate_proto::v1::{Direction, Reason, VerdictRecord};
+use sidegate_proto::v1::{Direction, Reason, Verdict, VerdictRecord};
 use sidegate_stream::{Agent, Policies, Subscriber, Verdicts};
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
@@ -35,10 +37,7 @@ pub struct Engine {
 pub struct Judgement {
     pub decision: Decision,
     pub direction: Direction,
-    pub endpoint_id: u32,
-    pub revision: u64,
-    pub source_identity: u32,
-    pub destination_identity: u32,
+    pub ends: Rc<Ends>,
 }
 
 impl Engine {
@@ -72,74 +71,70 @@ impl Engine {
     }
 
     /// Judges at both ends: egress of the source, then ingress of the destination, each if it is
-    /// an endpoint of this node; `decide` gets the endpoint, the direction and the peer's identity.
+    /// an endpoint of this node; `decide` gets its policy, the direction and the peer's identity.
     pub fn judge(
         &self,
         facts: &Facts,
         decide: impl Fn(&Endpoint, Direction, u32) -> Decision,
     ) -> Judgement {
-        let owners =
-            (self.ipcache.owner(facts.source.ip()), self.ipcache.owner(facts.destination.ip()));
-        let (Some(source), Some(destination)) = owners else {
-            return Judgement::of_no_endpoint(Reason::Internal);
+        let Some(ends) = ends(self.generation(), facts, &self.ipcache, &self.policies) else {
+            return Judgement::of_nobody(Reason::Internal);
         };
-        let at = |end: Owner, direction, peer: Owner| {
-            let policy = self.policies.get(end.endpoint_id);
-            let decision = match &policy {
-                Some(policy) => decide(policy, direction, peer.identity),
+        let at = |direction| {
+            let end = ends.end(direction)?;
+            Some(match &end.policy {
+                Some(policy) => decide(policy, direction, ends.peer(direction)),
                 None => Decision::denied(Reason::NoPolicy),
-            };
-            Judgement {
-                decision,
-                direction,
-                endpoint_id: end.endpoint_id,
-                revision: policy.map_or(0, |policy| policy.revision),
-                source_identity: source.identity,
-                destination_identity: destination.identity,
-            }
+            })
         };
-        let egress = (source.endpoint_id != 0).then(|| at(source, Direction::Egress, destination));
-        if egress.as_ref().is_some_and(|egress| egress.decision.is_denied()) {
-            return egress.expect("is some");
-        }
-        let ingress =
-            (destination.endpoint_id != 0).then(|| at(destination, Direction::Ingress, source));
-        match (egress, ingress) {
-            (Some(egress), Some(ingress)) => egress.or(ingress),
-            (Some(one), None) | (None, Some(one)) => one,
-            (None, None) => Judgement {
-                source_identity: source.identity,
-                destination_identity: destination.identity,
-                ..Judgement::of_no_endpoint(Reason::UnknownEndpoint)
+        let egress = at(Direction::Egress);
+        let (direction, decision) = match egress {
+            Some(egress) if egress.is_denied() => (Direction::Egress, egress),
+            _ => match (egress, at(Direction::Ingress)) {
+                (Some(egress), Some(ingress)) if weight(&egress) > weight(&ingress) => {
+                    (Direction::Egress, egress)
+                }
+                (_, Some(ingress)) => (Direction::Ingress, ingress),
+                (Some(egress), None) => (Direction::Egress, egress),
+                (None, None) => (Direction::Ingress, Decision::denied(Reason::UnknownEndpoint)),
             },
-        }
+        };
+        Judgement { decision, direction, ends }
+    }
+}
+
+/// Which of two ends that both let a request pass tells more: the one that denies, would deny, or
+/// has a rule for it.
+fn weight(decision: &Decision) -> u8 {
+    match (decision.verdict, decision.reason) {
+        (Verdict::Denied, _) => 3,
+        (Verdict::Audit, _) => 2,
+        (_, Reason::Rule) => 1,
+        _ => 0,
     }
 }
 
 impl Judgement {
-    pub fn of_no_endpoint(reason: Reason) -> Self {
+    pub fn of_nobody(reason: Reason) -> Self {
         Self {
             decision: Decision::denied(reason),
             direction: Direction::Ingress,
-            endpoint_id: 0,
-            revision: 0,
-            source_identity: 0,
-            destination_identity: 0,
+            ends: Rc::default(),
         }
     }
 
-    /// Which of two ends that both let a request pass tells more: the one that denies, would
-    /// deny, or has a rule for it.
-    fn or(self, ingress: Self) -> Self {
-        use sidegate_proto::v1::Verdict;
-        let weight =
-            |judgement: &Self| match (judgement.decision.verdict, judgement.decision.reason) {
-                (Verdict::Denied, _) => 3,
-                (Verdict::Audit, _) => 2,
-                (_, Reason::Rule) => 1,
-                _ => 0,
-            };
-        if weight(&self) > weight(&ingress) { self } else { ingress }
+    /// Of the endpoint that decided; 0 if there is none.
+    pub fn endpoint_id(&self) -> u32 {
+        self.ends.end(self.direction).map_or(0, |end| end.endpoint_id)
+    }
+
+    fn policy(&self) -> Option<&Endpoint> {
+        self.ends.end(self.direction)?.policy.as_deref()
+    }
+
+    /// Of the policy that decided; 0 if there was none.
+    pub fn revision(&self) -> u64 {
+        self.policy().map_or(0, |policy| policy.revision)
     }
 
     /// A record of this judgement, now; the L7 part is the caller's.
@@ -149,16 +144,17 @@ impl Judgement {
             IpAddr::V6(ip) => ip.octets().to_vec(),
         };
         let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        let rule = self.policy().and_then(|policy| policy.rule(self.direction, &self.decision));
         VerdictRecord {
             time_unix_nanos: u64::try_from(now.as_nanos()).unwrap_or(u64::MAX),
             verdict: self.decision.verdict.into(),
             reason: self.decision.reason.into(),
             direction: self.direction.into(),
-            endpoint_id: self.endpoint_id,
-            revision: self.revision,
-            rule: self.decision.rule.as_deref().unwrap_or_default().to_owned(),
-            source_identity: self.source_identity,
-            destination_identity: self.destination_identity,
+            endpoint_id: self.endpoint_id(),
+            revision: self.revision(),
+            rule: rule.unwrap_or_default().to_owned(),
+            source_identity: self.ends.source_identity,
+            destination_identity: self.ends.destination_identity,
             source_address: octets(facts.source.ip()),
             destination_address: octets(facts.destination.ip()),
             source_port: facts.source.port().into(),

@@ -1,5 +1,6 @@
 //! What is known of a connection, kept in its filter state by the listener filter.
 
+use sidegate_abi::listener::Listener;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// The key in Envoy's filter state.
@@ -14,6 +15,11 @@ pub struct Facts {
 }
 
 impl Facts {
+    /// None unless both ends are IP addresses. `original_dst` has to run before.
+    pub fn of(envoy: &Listener) -> Option<Self> {
+        Some(Self { source: envoy.remote()?, destination: envoy.local()? })
+    }
+
     /// Two times a v6 (or v4-mapped) address and a port in network byte order.
     pub fn to_bytes(self) -> [u8; LEN] {
         let mut bytes = [0; LEN];

@@ -1,51 +1,51 @@
-//! Network filter `sidegate_guard`, before the HTTP connection manager: connections whose first
+//! Listener filter `sidegate_guard`, before the HTTP connection manager: connections whose first
 //! bytes cannot be HTTP are closed and logged, which the connection manager would not tell us of.
+//!
+//! A listener filter costs once for each connection, a network filter on each read and write.
 
-use crate::engine::{Engine, Judgement};
-use crate::facts::{Facts, KEY};
-use sidegate_abi::network::{Connection, Flow, NetworkFilter};
+use crate::engine::Engine;
+use crate::facts::Facts;
+use sidegate_abi::listener::{Accept, Listener, ListenerFilter};
 use sidegate_policy::Decision;
 use sidegate_proto::v1::Reason;
 
 pub struct Guard {
     engine: &'static Engine,
-    seen: bool,
 }
+
+/// Longer than any method that is registered, shorter than any request.
+const FIRST_BYTES: usize = 32;
 
 impl Guard {
     pub fn new(engine: &'static Engine) -> Self {
-        Self { engine, seen: false }
+        Self { engine }
     }
 }
 
-impl NetworkFilter for Guard {
-    fn on_read(&mut self, envoy: &Connection, _end_stream: bool) -> Flow {
-        if self.seen {
-            return Flow::Continue;
+impl ListenerFilter for Guard {
+    fn on_accept(&mut self, _envoy: &Listener) -> Accept {
+        Accept::Peek
+    }
+
+    fn on_data(&mut self, envoy: &Listener, peeked: &[u8]) -> Accept {
+        if may_be_http(peeked) {
+            return Accept::Continue;
         }
-        let mut http = true;
-        envoy.read_buffer(|chunk| {
-            if !std::mem::replace(&mut self.seen, true) {
-                http = may_be_http(chunk);
-            }
-        });
-        if http {
-            return Flow::Continue;
+        if let Some(facts) = Facts::of(envoy) {
+            log_not_protocol(self.engine, &facts);
         }
-        log_not_protocol(self.engine, envoy);
-        envoy.close(false);
-        Flow::Stop
+        Accept::Close
+    }
+
+    fn peek_bytes(&self) -> usize {
+        FIRST_BYTES
     }
 }
 
 /// Logs that the bytes of a connection are not what its policy expects.
-pub fn log_not_protocol(engine: &Engine, envoy: &Connection) {
-    let Some(facts) = envoy.filter_state(KEY).and_then(Facts::from_bytes) else {
-        return;
-    };
-    let not_protocol = Decision::denied(Reason::NotProtocol);
-    let judgement: Judgement = engine.judge(&facts, |_, _, _| not_protocol.clone());
-    engine.verdicts().push(judgement.record(&facts));
+pub fn log_not_protocol(engine: &Engine, facts: &Facts) {
+    let judgement = engine.judge(facts, |_, _, _| Decision::denied(Reason::NotProtocol));
+    engine.verdicts().push(judgement.record(facts));
 }
 
 /// Whether bytes may begin a request: empty lines, then a token and a space (RFC 9112, section 3).

@@ -47,7 +47,7 @@ impl HttpFilter for Http {
         let request = Request::copy(envoy);
         let Some(facts) = envoy.filter_state(KEY).and_then(Facts::from_bytes) else {
             // Configured without `sidegate_peer`: there is nobody to name in a record.
-            return deny(envoy, &Judgement::of_no_endpoint(Reason::Internal));
+            return deny(envoy, &Judgement::of_nobody(Reason::Internal));
         };
         let judgement = judge(self.engine, envoy, &facts, &request);
         let judged =
@@ -142,10 +142,10 @@ impl Judged {
         }
         let judgement = &self.judgement;
         let key = MergeKey::new((
-            (judgement.endpoint_id, judgement.revision, judgement.direction as i32),
-            (judgement.source_identity, judgement.destination_identity),
+            (judgement.endpoint_id(), judgement.revision(), judgement.direction as i32),
+            (judgement.ends.source_identity, judgement.ends.destination_identity),
             (self.facts.source.ip(), self.facts.destination),
-            (judgement.decision.reason as i32, &judgement.decision.rule),
+            (judgement.decision.reason as i32, judgement.decision.rule),
             (&self.request.text, self.request.method, self.request.path, status),
         ));
         engine.verdicts().merge(key, self.latency_nanos(), || self.record(envoy, status));

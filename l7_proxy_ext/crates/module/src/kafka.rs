@@ -42,7 +42,9 @@ impl Kafka {
             return Flow::Continue;
         }
         self.closed = true;
-        log_not_protocol(self.engine, envoy);
+        if let Some(facts) = envoy.filter_state(KEY).and_then(Facts::from_bytes) {
+            log_not_protocol(self.engine, &facts);
+        }
         envoy.close(false);
         Flow::Stop
     }
@@ -132,7 +134,7 @@ impl Judge for ByPolicy {
             return;
         }
         let key = MergeKey::new((
-            (judgement.endpoint_id, judgement.revision, judgement.direction as i32),
+            (judgement.endpoint_id(), judgement.revision(), judgement.direction as i32),
             (self.facts.source.ip(), self.facts.destination, &request.client_id),
             (request.api_key, request.api_version, topics),
         ));

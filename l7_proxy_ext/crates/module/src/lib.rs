@@ -1,6 +1,7 @@
 //! Sidegate's filters. `docs/architecture.md` says how they fit together.
 #![forbid(unsafe_code)]
 
+mod ends;
 mod engine;
 mod facts;
 mod guard;
@@ -13,8 +14,8 @@ use engine::Engine;
 use sidegate_abi::{Factory, Module, Refusal, http as http_abi, listener, network};
 use std::sync::OnceLock;
 
-/// The module: the bootstrap extension `sidegate`, listener filter `sidegate_peer`, network filters
-/// `sidegate_guard` and `sidegate_kafka`, HTTP filter `sidegate_http`.
+/// The module: the bootstrap extension `sidegate`, listener filters `sidegate_peer` and
+/// `sidegate_guard`, network filter `sidegate_kafka`, HTTP filter `sidegate_http`.
 pub struct Sidegate;
 
 static ENGINE: OnceLock<Engine> = OnceLock::new();
@@ -42,9 +43,10 @@ impl Module for Sidegate {
     }
 
     fn listener(&self, name: &str, _config: &[u8]) -> Result<Factory<listener::Filter>, Refusal> {
-        engine()?;
+        let engine = engine()?;
         match name {
             "sidegate_peer" => Ok(Box::new(|| Box::new(peer::Peer))),
+            "sidegate_guard" => Ok(Box::new(|| Box::new(guard::Guard::new(engine)))),
             _ => unknown("listener filter"),
         }
     }
@@ -52,7 +54,6 @@ impl Module for Sidegate {
     fn network(&self, name: &str, _config: &[u8]) -> Result<Factory<network::Filter>, Refusal> {
         let engine = engine()?;
         match name {
-            "sidegate_guard" => Ok(Box::new(|| Box::new(guard::Guard::new(engine)))),
             "sidegate_kafka" => Ok(Box::new(|| Box::new(kafka::Kafka::new(engine)))),
             _ => unknown("network filter"),
         }

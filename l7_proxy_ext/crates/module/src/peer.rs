@@ -9,13 +9,9 @@ pub struct Peer;
 
 impl ListenerFilter for Peer {
     fn on_accept(&mut self, envoy: &Listener) -> Accept {
-        let (Some(source), Some(destination)) = (envoy.remote(), envoy.local()) else {
-            return Accept::Close;
-        };
-        let facts = Facts { source, destination };
-        match envoy.set_filter_state(KEY, &facts.to_bytes()) {
-            true => Accept::Continue,
-            false => Accept::Close,
+        match Facts::of(envoy) {
+            Some(facts) if envoy.set_filter_state(KEY, &facts.to_bytes()) => Accept::Continue,
+            _ => Accept::Close,
         }
     }
 }

@@ -7,15 +7,14 @@ use crate::{Fault, PolicyError};
 use sidegate_proto::v1;
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::sync::Arc;
 
-/// What was decided, why, and the rule that did.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What was decided, why, and the number of the rule that did: [`Endpoint::rule`] names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
     pub verdict: v1::Verdict,
     pub reason: v1::Reason,
-    /// The rule's origin; None where no rule decided.
-    pub rule: Option<Arc<str>>,
+    /// None where no rule decided.
+    pub rule: Option<usize>,
 }
 
 impl Decision {
@@ -88,6 +87,11 @@ impl Endpoint {
         self.direction(direction).judge(peer, port, |rules| rules.kafka.find(request))
     }
 
+    /// The origin of the rule behind a decision of this very policy in `direction`.
+    pub fn rule(&self, direction: v1::Direction, decision: &Decision) -> Option<&str> {
+        decision.rule.map(|number| &*self.direction(direction).origins[number])
+    }
+
     fn direction(&self, direction: v1::Direction) -> &Direction {
         match direction {
             v1::Direction::Ingress => &self.ingress,
@@ -100,7 +104,7 @@ impl Endpoint {
 struct Direction {
     enforced: bool,
     audit: bool,
-    origins: Vec<Arc<str>>,
+    origins: Vec<Box<str>>,
     groups: Vec<Group>,
     /// Groups of a single port, by port.
     ports: HashMap<u16, Vec<usize>>,
@@ -190,19 +194,16 @@ impl Direction {
         if !self.enforced {
             return Decision { verdict: Verdict::Allowed, reason: Reason::NotEnforced, rule: None };
         }
-        let decision = |verdict, reason, rule: Option<usize>| Decision {
-            verdict,
-            reason,
-            rule: rule.map(|origin| self.origins[origin].clone()),
-        };
         let denied = if self.audit { Verdict::Audit } else { Verdict::Denied };
         let matching = |rules: &Rules| rules.whole.or_else(|| l7(rules));
         if let Some(origin) = self.groups(peer, port).find_map(|group| matching(&group.deny)) {
-            return decision(denied, Reason::Rule, Some(origin));
+            return Decision { verdict: denied, reason: Reason::Rule, rule: Some(origin) };
         }
         match self.groups(peer, port).find_map(|group| matching(&group.allow)) {
-            Some(origin) => decision(Verdict::Allowed, Reason::Rule, Some(origin)),
-            None => decision(denied, Reason::NoRule, None),
+            Some(origin) => {
+                Decision { verdict: Verdict::Allowed, reason: Reason::Rule, rule: Some(origin) }
+            }
+            None => Decision { verdict: denied, reason: Reason::NoRule, rule: None },
         }
     }
 

@@ -91,7 +91,7 @@ impl HttpRules {
         for (number, rule) in self.rules.iter().enumerate() {
             match &rule.path {
                 Pattern::Literal(path) => self.exact.entry(path.clone()).or_default().push(number),
-                Pattern::Any | Pattern::Regex(_) => self.patterns.push(number),
+                Pattern::Any | Pattern::Prefix(_) | Pattern::Regex(_) => self.patterns.push(number),
             }
         }
         if self.patterns.len() >= SET_MIN {

@@ -1,7 +1,7 @@
 //! A regular expression that must match a whole value; literals are told apart.
 
 use regex::bytes::{Regex, RegexBuilder, RegexSet, RegexSetBuilder};
-use regex_syntax::hir::HirKind;
+use regex_syntax::hir::{Dot, Hir, HirKind};
 
 /// Bytes that one compiled pattern (or one set) may take; a policy is another tenant's input.
 const SIZE_LIMIT: usize = 4 << 20;
@@ -12,6 +12,8 @@ pub enum Pattern {
     /// The empty pattern of a rule: any value.
     Any,
     Literal(Box<[u8]>),
+    /// A literal and then `.*`: text without a line feed.
+    Prefix(Box<[u8]>),
     Regex(Regex),
 }
 
@@ -26,6 +28,9 @@ impl Pattern {
         if let HirKind::Literal(literal) = hir.kind() {
             return Ok(Self::Literal(literal.0.clone()));
         }
+        if let Some(prefix) = prefix(&hir) {
+            return Ok(Self::Prefix(prefix));
+        }
         RegexBuilder::new(&anchored(source))
             .size_limit(SIZE_LIMIT)
             .build()
@@ -37,9 +42,25 @@ impl Pattern {
         match self {
             Self::Any => true,
             Self::Literal(literal) => **literal == *value,
+            Self::Prefix(prefix) => value.strip_prefix(&**prefix).is_some_and(|rest| {
+                str::from_utf8(rest).is_ok_and(|rest| !rest.as_bytes().contains(&b'\n'))
+            }),
             Self::Regex(regex) => regex.is_match(value),
         }
     }
+}
+
+/// The literal before `.*`, if that is all there is.
+fn prefix(hir: &Hir) -> Option<Box<[u8]>> {
+    let HirKind::Concat(parts) = hir.kind() else { return None };
+    let [literal, rest] = parts.as_slice() else { return None };
+    let (HirKind::Literal(literal), HirKind::Repetition(rest)) = (literal.kind(), rest.kind())
+    else {
+        return None;
+    };
+    let anything =
+        rest.min == 0 && rest.max.is_none() && *rest.sub == Hir::dot(Dot::AnyCharExceptLF);
+    anything.then(|| literal.0.clone())
 }
 
 /// One automaton for many sources. None if it would be too large: match them one by one then.
@@ -55,6 +76,7 @@ fn anchored(source: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::Pattern;
+    use proptest::prelude::*;
 
     #[test]
     fn table() {
@@ -88,9 +110,21 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn a_prefix_is_what_the_regex_says(value in prop::collection::vec(any::<u8>(), 0..6)) {
+            let value = [b"/v1", &*value].concat();
+            let plain = regex::bytes::Regex::new(&super::anchored("/v1.*")).unwrap();
+            let pattern = Pattern::new("/v1.*").unwrap();
+            prop_assert!(matches!(pattern, Pattern::Prefix(_)));
+            prop_assert_eq!(pattern.matches(&value), plain.is_match(&value));
+        }
+    }
+
     #[test]
     fn wrong_patterns_are_refused() {
-        for source in ["(", "a)|(b", "[", "*", r"(?<n>a)\k<n>", "(?x) a.* # b", "a{100000}{100000}"]
+        for source in
+            ["(", "a)|(b", "[", "*", r"(?<n>a)\k<n>", "(?x) [ab]* # b", "a{100000}{100000}"]
         {
             assert!(Pattern::new(source).is_err(), "{source}");
         }

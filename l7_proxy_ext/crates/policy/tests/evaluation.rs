@@ -60,7 +60,7 @@ fn ingress(rules: Vec<v1::PortRule>) -> v1::EndpointPolicy {
 
 fn get(endpoint: &Endpoint, peer: u32, port: u16, path: &str) -> (Verdict, Reason, String) {
     let decision = endpoint.http(Direction::Ingress, peer, port, &Request("GET", path, "h", &[]));
-    let rule = decision.rule.as_deref().unwrap_or_default().to_owned();
+    let rule = endpoint.rule(Direction::Ingress, &decision).unwrap_or_default().to_owned();
     (decision.verdict, decision.reason, rule)
 }
 

@@ -22,8 +22,8 @@ fn direction(direction: i32) -> PyResult<v1::Direction> {
         .map_err(|_| PyValueError::new_err(format!("direction {direction}: not 0 or 1")))
 }
 
-fn answer(decision: Decision) -> Answer {
-    let rule = decision.rule.as_deref().unwrap_or_default().to_owned();
+fn answer(endpoint: &Endpoint, direction: v1::Direction, decision: &Decision) -> Answer {
+    let rule = endpoint.rule(direction, decision).unwrap_or_default().to_owned();
     (decision.verdict.into(), decision.reason.into(), rule)
 }
 
@@ -78,7 +78,9 @@ mod _rules {
     ) -> PyResult<Answer> {
         let request = Request { method, path, host, headers };
         let endpoint = compile(endpoint_policy)?;
-        Ok(answer(endpoint.http(super::direction(direction)?, peer_identity, port, &request)))
+        let direction = super::direction(direction)?;
+        let decision = endpoint.http(direction, peer_identity, port, &request);
+        Ok(answer(&endpoint, direction, &decision))
     }
 
     /// Topics are judged one by one, as the module does; the first that is not allowed answers.
@@ -101,12 +103,12 @@ mod _rules {
             endpoint.kafka(direction, peer_identity, port, &request)
         };
         if topics.is_empty() {
-            return Ok(answer(judge(None)));
+            return Ok(answer(&endpoint, direction, &judge(None)));
         }
-        let mut decisions: Vec<Decision> =
+        let decisions: Vec<Decision> =
             topics.iter().map(|topic| judge(Some(topic.as_str()))).collect();
         let refused =
             decisions.iter().position(|decision| decision.verdict != v1::Verdict::Allowed);
-        Ok(answer(decisions.swap_remove(refused.unwrap_or(0))))
+        Ok(answer(&endpoint, direction, &decisions[refused.unwrap_or(0)]))
     }
 }
