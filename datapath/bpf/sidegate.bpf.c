@@ -64,8 +64,9 @@ static __always_inline int forward(struct packet *p, struct report *r, const str
     return TCX_NEXT;
 }
 
+/* `hook` is the direction of the hook, `r` names the end whose policy decided. */
 static __always_inline int redirect(struct __sk_buff *skb, struct packet *p, struct report *r,
-                                    __u16 port, __u32 peer)
+                                    __u16 port, __u8 hook, __u32 peer)
 {
     if (p->tuple.protocol != IPPROTO_TCP)
         return drop(p, r, DROP_NOT_TCP);
@@ -74,7 +75,7 @@ static __always_inline int redirect(struct __sk_buff *skb, struct packet *p, str
     r->verdict = VERDICT_REDIRECTED;
     count(p, r);
     if (is_first_syn(p)) {
-        if (remember(p, r->direction, CT_PROXIED, peer) < 0)
+        if (remember(p, hook, CT_PROXIED, peer) < 0)
             return drop(p, r, DROP_CONNTRACK_FULL);
         report(p, r);
     }
@@ -135,7 +136,11 @@ int from_endpoint(struct __sk_buff *skb)
 
         if (in.action == ACTION_REDIRECT && in.proxy_port != port)
             return drop(&p, &r, DROP_PROXY_MISMATCH);
-        return redirect(skb, &p, &r, port, dst.identity);
+        if (out.action != ACTION_REDIRECT) {
+            r.direction = INGRESS; /* it is the destination's policy that asks for it */
+            r.endpoint_id = dst.endpoint_id;
+        }
+        return redirect(skb, &p, &r, port, EGRESS, dst.identity);
     }
     c = find_forward(&p, EGRESS);
     /* Its last L7 rule went, but it lives on where it began. */
@@ -225,7 +230,7 @@ static __always_inline int from_device(struct __sk_buff *skb, bool hairpin)
         return to_proxy_socket(skb, &p) < 0 ? drop(&p, &r, DROP_PROXY_DOWN) : TCX_PASS;
     in = judge(dst.endpoint_id, INGRESS, src.identity, &p);
     if (in.action == ACTION_REDIRECT)
-        return redirect(skb, &p, &r, in.proxy_port, src.identity);
+        return redirect(skb, &p, &r, in.proxy_port, INGRESS, src.identity);
     if (in.action == ACTION_ALLOW && !is_first_syn(&p)) {
         c = find_forward(&p, INGRESS);
         if (c && (c->flags & CT_PROXIED) && to_proxy_socket(skb, &p) == 0)

@@ -11,7 +11,7 @@ import pytest
 
 from datapath.codec import Endpoint
 from datapath.consts import DropReason, Verdict
-from policy_engine.model import DirectionPolicy, Parser, PortRule, Protocol
+from policy_engine.model import Direction, DirectionPolicy, Parser, PortRule, Protocol
 from tests.system.datapath_rig import (
     CLOSED,
     FAMILIES,
@@ -30,6 +30,9 @@ from tests.system.netns import inside, ip
 from tests.system.stand_in import StandIn
 
 pytestmark = pytest.mark.system
+
+ANYONE = PortRule("any", None, Protocol.TCP, 8080, parser=Parser.KAFKA)
+TWO_PROTOCOLS = DirectionPolicy(True, False, (*http(A).rules, ANYONE))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -50,6 +53,7 @@ pytestmark = pytest.mark.system
         ("both select L7", http(A), http(B), "proxied"),
         ("different protocols at both ends", http(A), allow(B, parser=Parser.KAFKA), "dropped"),
         ("L7 for another peer", http(B), OPEN, "dropped"),
+        ("different protocols on keys that overlap", TWO_PROTOCOLS, OPEN, "dropped"),
     ],
 )
 def test_pod_to_pod(
@@ -61,6 +65,27 @@ def test_pod_to_pod(
     source = rig.a.address(family)
     wanted = {"direct": source, "proxied": "P" + source}.get(seen, seen)
     assert reach(rig.a.netns, rig.b, family) == wanted, case
+
+
+@pytest.mark.parametrize(
+    ("ingress", "egress", "endpoint", "direction"),
+    [
+        (http(A), OPEN, 2, Direction.INGRESS),
+        (OPEN, http(B), 1, Direction.EGRESS),
+        (http(A), http(B), 1, Direction.EGRESS),
+    ],
+)
+def test_the_end_that_asks_for_a_redirect_is_named(
+    rig: Rig, ingress: DirectionPolicy, egress: DirectionPolicy, endpoint: int, direction: Direction
+) -> None:
+    rig.proxy = StandIn(rig.node.name)
+    rig.set(1, egress=egress)
+    rig.set(2, ingress=ingress)
+    list(rig.datapath.read_events())
+    assert reach(rig.a.netns, rig.b).startswith("P")
+    (event,) = [e for e in rig.datapath.read_events() if e.verdict is Verdict.REDIRECTED]
+    assert (event.endpoint_id, event.direction) == (endpoint, direction)
+    assert (event.source_identity, event.destination_identity) == (A, B)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
