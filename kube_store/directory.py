@@ -1,18 +1,20 @@
 """A directory of YAML as a source of objects: what changed in it, and what is wrong with it.
 
 What cannot be read takes nothing away: the objects that a file gave before stay until the file
-reads clean without them, or is gone. So an editor's half-written file never opens a gap.
+reads clean without them, or is gone. So an editor's half-written file never opens a gap, not even
+if the process restarts meanwhile.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from pathlib import Path
+from typing import Any
 
 from watchfiles import awatch
 
-from kube_store.resource import Resource, ResourceKey, SourceError
+from kube_store.resource import Resource, ResourceKey, SourceError, identify
 from kube_store.yaml_reader import read_yaml
 
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -25,12 +27,14 @@ class DirectorySource:
     """All YAML files below ``path``, hidden ones and hidden directories left out.
 
     ``on_batch`` is given the objects that are new or changed and the keys of those that are gone,
-    and is not called when there are neither. Of two objects of one name the first stays.
+    and is not called when there are neither. Of two objects of one name the first stays. ``kept``
+    has the last objects of the files that cannot be read now.
     """
 
-    def __init__(self, path: Path, on_batch: OnBatch) -> None:
+    def __init__(self, path: Path, on_batch: OnBatch, kept: MutableMapping[str, Any]) -> None:
         self._path = path
         self._on_batch = on_batch
+        self._kept = kept
         self._signatures: dict[Path, _Signature] = {}
         self._files: dict[Path, list[Resource]] = {}
         self._file_errors: dict[Path, list[SourceError]] = {}
@@ -50,6 +54,8 @@ class DirectorySource:
         for path in self._signatures.keys() - found.keys():
             self._files.pop(path, None)
             self._file_errors.pop(path, None)
+        for name in self._kept.keys() - {str(path) for path in found}:
+            del self._kept[name]
         for path, signature in found.items():
             if self._signatures.get(path) != signature:
                 self._read(path)
@@ -82,22 +88,14 @@ class DirectorySource:
                     yield path, (stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino)
 
     def _read(self, path: Path) -> None:
-        before = self._files.get(path, [])
-        try:
-            text = path.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            remedy = "make it a readable file of UTF-8 text"
-            self._file_errors[path] = [SourceError(str(path), 0, "", "", str(error), remedy)]
-            return
-        if not text and before:
-            remedy = "delete the file to remove its objects"
-            message = "the file is empty; its last objects stay in force"
-            self._file_errors[path] = [SourceError(str(path), 0, "", "", message, remedy)]
-            return
-        resources, errors = read_yaml(text, str(path))
+        before = self._files.get(path) or _recalled(self._kept.get(str(path)), path)
+        resources, errors = _content(path, bool(before))
         if errors:
             read = {resource.key for resource in resources}
             resources += [resource for resource in before if resource.key not in read]
+            self._kept[str(path)] = [[each.line, each.manifest] for each in resources]
+        else:
+            self._kept.pop(str(path), None)
         self._files[path] = resources
         self._file_errors[path] = errors
 
@@ -126,6 +124,29 @@ class DirectorySource:
         """Whether the file that it is from gave the object that is in force."""
         current = self._current.get(resource.key)
         return current is not None and current.source == resource.source
+
+
+def _content(path: Path, had_objects: bool) -> tuple[list[Resource], list[SourceError]]:
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        remedy = "make it a readable file of UTF-8 text"
+        return [], [SourceError(str(path), 0, "", "", str(error), remedy)]
+    if not text and had_objects:
+        remedy = "delete the file to remove its objects"
+        message = "the file is empty; its last objects stay in force"
+        return [], [SourceError(str(path), 0, "", "", message, remedy)]
+    return read_yaml(text, str(path))
+
+
+def _recalled(kept: Any, path: Path) -> list[Resource]:
+    """What an earlier process kept of a file."""
+    recalled = []
+    for line, manifest in kept or ():
+        key, _ = identify(manifest)
+        if key is not None:
+            recalled.append(Resource(key, manifest, str(path), line))
+    return recalled
 
 
 def _duplicate(rival: Resource, first: Resource) -> SourceError:

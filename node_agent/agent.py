@@ -48,7 +48,7 @@ class Agent:
     def __init__(self, config: AgentConfig) -> None:
         self.config = config
         self.store = Store()
-        self.sources = Sources(self.store, config.resources, config.state_dir / "objects")
+        self.sources = Sources(self.store, config.resources, config.state_dir)
         self.xds = XdsServer(config.xds_socket, lambda batch: self.flows.add_verdicts(batch))
         self.admin = Admin(config.envoy_dir / "admin.sock")
         self.supervisor = Supervisor(

@@ -11,6 +11,7 @@ import structlog
 
 from datapath.codec import Endpoint, Prefix
 from datapath.facade import Datapath
+from kube_store.kept import Kept
 from kube_store.store import Change, Store
 from node_agent.controller import Controller, PolicySink, Realised
 from node_agent.endpoints import BadEndpoint, EndpointRecord, EndpointTable
@@ -37,7 +38,8 @@ class Enforcement:
     ) -> None:
         self.repository = PolicyRepository()
         self.table = EndpointTable(state_dir / "endpoints")
-        self.policies = PolicyObjects(self.repository, regex_error)
+        kept = Kept(state_dir / "invalid-policies.json")
+        self.policies = PolicyObjects(self.repository, regex_error, kept)
         self.controller = Controller(self.repository, datapath, sink)
         self._membership = Membership(store, self.repository, self.table)
         self._datapath = datapath

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,9 +32,14 @@ def ref_of(key: ResourceKey) -> PolicyRef:
 class PolicyObjects:
     """Keeps the repository in step with the store; an invalid object changes nothing there."""
 
-    def __init__(self, repository: PolicyRepository, regex_error: RegexError) -> None:
+    def __init__(
+        self, repository: PolicyRepository, regex_error: RegexError, kept: MutableMapping[str, Any]
+    ) -> None:
+        """``kept`` has what the objects that are not valid now said when they last were."""
         self._repository = repository
         self._regex_error = regex_error
+        self._kept = kept
+        self._in_force: dict[ResourceKey, dict[str, Any]] = {}
         self._invalid: dict[ResourceKey, list[FieldError]] = {}
 
     def errors_in(self, key: ResourceKey, manifest: dict[str, Any]) -> list[FieldError]:
@@ -44,22 +49,38 @@ class PolicyObjects:
     def take(self, change: Change) -> set[int]:
         """The endpoints that it concerns; none where the object is not valid.
 
-        What the object said when it was last valid holds on then: a slip of the pen must not
-        turn default deny off.
+        What the object said when it was last valid holds on then, across restarts too: a slip of
+        the pen must not turn default deny off.
         """
-        key = change.resource.key
+        key, manifest = change.resource.key, change.resource.manifest
         self._invalid.pop(key, None)
         if change.type is ChangeType.DELETED:
+            self._in_force.pop(key, None)
+            self._kept.pop(str(key), None)
             return self._repository.delete_policy(ref_of(key))
-        policy, errors = parse_policy(change.resource.manifest, self._regex_error)
+        affected, errors = self._enforce(key, manifest)
+        if not errors:
+            self._kept.pop(str(key), None)
+            return affected
+        self._invalid[key] = errors
+        if key in self._in_force:
+            self._kept[str(key)] = self._in_force[key]
+        elif str(key) in self._kept:
+            affected, _ = self._enforce(key, self._kept[str(key)])
+        return affected
+
+    def _enforce(
+        self, key: ResourceKey, manifest: dict[str, Any]
+    ) -> tuple[set[int], list[FieldError]]:
+        policy, errors = parse_policy(manifest, self._regex_error)
         if policy is None:
-            self._invalid[key] = errors
-            return set()
+            return set(), errors
         try:
-            return self._repository.upsert_policy(policy)
+            affected = self._repository.upsert_policy(policy)
         except IdentitiesExhausted as error:
-            self._invalid[key] = [FieldError("spec", str(error), "use fewer CIDRs")]
-            return set()
+            return set(), [FieldError("spec", str(error), "use fewer CIDRs")]
+        self._in_force[key] = manifest
+        return affected, []
 
     def invalid(self) -> dict[ResourceKey, list[FieldError]]:
         return dict(self._invalid)

@@ -7,6 +7,7 @@ from typing import Any
 
 from kube_store.applied import AppliedObjects
 from kube_store.directory import DirectorySource
+from kube_store.kept import Kept
 from kube_store.resource import Resource, ResourceKey, SourceError
 from kube_store.store import Store
 
@@ -15,10 +16,13 @@ class Sources:
     """Feeds the store. After a restart what was applied or deleted by command holds on, until the
     file that it came from changes."""
 
-    def __init__(self, store: Store, directory: Path | None, objects: Path) -> None:
+    def __init__(self, store: Store, directory: Path | None, state_dir: Path) -> None:
         self._store = store
-        self._applied = AppliedObjects(objects)
-        self._directory = DirectorySource(directory, self._on_batch) if directory else None
+        self._applied = AppliedObjects(state_dir / "objects")
+        self._directory = None
+        if directory:
+            kept = Kept(state_dir / "unreadable-files.json")
+            self._directory = DirectorySource(directory, self._on_batch, kept)
         self._in_directory: set[ResourceKey] = set()
         self._overridden: set[ResourceKey] = set()
         self._loading = False

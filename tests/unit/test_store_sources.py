@@ -12,6 +12,7 @@ import pytest
 
 from kube_store.applied import AppliedObjects
 from kube_store.directory import DirectorySource
+from kube_store.kept import Kept
 from kube_store.resource import Resource, ResourceKey
 from kube_store.store import Change, Store
 
@@ -64,7 +65,12 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.batches: list[list[str]] = []
-        self.source = DirectorySource(path, self._note)
+        self.restart()
+
+    def restart(self) -> None:
+        """Another process takes over."""
+        kept = Kept(self.path.with_name(f"{self.path.name}-kept.json"))
+        self.source = DirectorySource(self.path, self._note, kept)
 
     def _note(self, upserts: list[Resource], deletes: list[ResourceKey]) -> None:
         names = [f"{r.key.name}={r.manifest.get('image', '')}" for r in upserts]
@@ -110,9 +116,26 @@ def test_what_is_broken_takes_nothing_away(
     assert folder.step(x=text) == batches
     assert len(folder.errors()) == 1
     assert error in folder.errors()[0]
+    folder.restart()
+    image = "2" if batches else "1"
+    assert [sorted(batch) for batch in folder.step()] == [[f"a={image}", "b=1", "c=1"]]
+    assert error in folder.errors()[0]
     assert folder.step(y=yaml_pod("c", "2")) == [["c=2"]]
     folder.step(x=yaml_pod("a"))
     assert folder.errors() == []
+    folder.restart()
+    assert folder.step() == [["a=1", "c=2"]]
+
+
+def test_what_was_kept_of_a_broken_file_goes_with_it(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "r")
+    folder.path.mkdir()
+    folder.step(x=yaml_pod("a"))
+    folder.step(x="kind: [")
+    (folder.path / "x.yaml").unlink()
+    folder.restart()
+    assert folder.step() == []
+    assert folder.step(x="kind: [") == []
 
 
 def test_of_two_objects_of_one_name_the_first_stays(tmp_path: Path) -> None:
