@@ -3,10 +3,17 @@
 
 mod codec;
 mod deny;
+mod fetch;
+mod mirror;
+#[cfg(test)]
+mod properties;
 mod request;
 mod rewrite;
+#[cfg(any(test, feature = "samples"))]
+pub mod sample;
 mod schema;
 mod session;
+mod splice;
 
 pub use codec::Malformed;
 pub use deny::error;
