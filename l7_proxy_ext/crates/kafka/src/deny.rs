@@ -15,6 +15,7 @@ pub mod error {
     pub const TRANSACTIONAL_ID_AUTHORIZATION_FAILED: i16 = 53;
     pub const FETCH_SESSION_ID_NOT_FOUND: i16 = 70;
     pub const UNKNOWN_TOPIC_ID: i16 = 100;
+    pub const SHARE_SESSION_NOT_FOUND: i16 = 122;
 }
 
 /// The topics that are denied, each with its error.
@@ -26,7 +27,7 @@ pub struct Denial {
     pub topics: Codes,
     /// Of topics that are not among them: [`error::NONE`] where they are merely not answered yet.
     pub other_topics: i16,
-    /// Instead of all entries: of the Fetch session.
+    /// Instead of all entries: of the fetch session.
     pub session: Option<i16>,
 }
 
@@ -36,9 +37,9 @@ impl Denial {
         Self { topics, other_topics: error::TOPIC_AUTHORIZATION_FAILED, session: None }
     }
 
-    /// The client is to begin a new Fetch session.
-    pub fn session() -> Self {
-        Self { session: Some(error::FETCH_SESSION_ID_NOT_FOUND), ..Self::default() }
+    /// The client is to begin a new fetch session.
+    pub fn session(code: i16) -> Self {
+        Self { session: Some(code), ..Self::default() }
     }
 
     /// The error that stands for all of it in the record.

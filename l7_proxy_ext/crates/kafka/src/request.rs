@@ -9,6 +9,8 @@ pub mod api {
     pub const METADATA: u16 = 3;
     pub const API_VERSIONS: u16 = 18;
     pub const CONSUMER_GROUP_HEARTBEAT: u16 = 68;
+    pub const DESCRIBE_TOPIC_PARTITIONS: u16 = 75;
+    pub const SHARE_FETCH: u16 = 78;
 }
 
 /// `DescribeConfigs` and its like say of what kind a resource is; this is a topic.
@@ -27,7 +29,7 @@ pub struct Request {
     pub correlation_id: i32,
     pub client_id: String,
     pub topics: Vec<TopicRef>,
-    /// Metadata of all topics there are.
+    /// Of Metadata and the like: it asks for all topics there are.
     pub all_topics: bool,
     /// None of an `ApiVersions` newer than we know.
     pub body: Option<Value>,
@@ -63,12 +65,13 @@ impl Request {
             return Err(Malformed);
         }
         made.visit(&message.body, &body, "");
-        if api_key == api::METADATA {
-            let topics = field(&message.body, &body, "topics");
-            let none = topics.is_some_and(|t| t.items().is_empty());
-            made.all_topics =
-                matches!(topics, Some(Value::Array(None))) || (api_version == 0 && none);
-        }
+        let topics = field(&message.body, &body, "topics");
+        let none = topics.is_some_and(|t| t.items().is_empty());
+        made.all_topics = match api_key {
+            api::METADATA if api_version > 0 => matches!(topics, Some(Value::Array(None))),
+            api::METADATA | api::DESCRIBE_TOPIC_PARTITIONS => none,
+            _ => false,
+        };
         made.body = Some(body);
         Ok(made)
     }

@@ -1,4 +1,5 @@
-//! Metadata, the one API whose responses we write anew: of all topics it shows only the allowed ones.
+//! Metadata and the like, the responses that we write anew: of all topics they show only the
+//! allowed ones.
 
 use crate::codec::{Value, Writer};
 use crate::deny::Codes;
@@ -108,7 +109,11 @@ pub fn write(to: &mut Writer, shape: &Type, value: &Value) {
             }
         }
         (Type::Bytes { compact }, _) => to.no_bytes(*compact),
-        (Type::Optional(_), _) => to.number(1, -1),
+        (Type::Optional(_), Value::Opaque) => to.number(1, -1),
+        (Type::Optional(inner), value) => {
+            to.number(1, 1);
+            write(to, inner, value);
+        }
         _ => to.varint(0),
     }
 }

@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::codec::{Malformed, Reader, Writer};
 use crate::deny::{self, Codes, Denial, error};
-use crate::fetch::{FetchSession, is_incremental};
+use crate::fetch::{FetchSession, is_incremental, not_found};
 use crate::request::{Request, TopicRef, api};
 use crate::rewrite;
 use crate::schema::Schemas;
@@ -55,8 +55,8 @@ pub struct Actions {
 /// What becomes of the next response of the broker.
 enum Expected {
     Pass,
-    /// Produce or Fetch: the topics that were denied are added. A Fetch is held back if policy
-    /// changes meanwhile.
+    /// Of an API that is answered by topic: those that were denied are added. What fetches is held
+    /// back if policy changes meanwhile.
     Topics {
         request: Box<Request>,
         denied: Codes,
@@ -238,11 +238,11 @@ impl Session {
         let request = Box::new(request);
         match request.api_key {
             api::PRODUCE if request.number("acks") == Some(0) => {}
-            api::METADATA => {
+            api::METADATA | api::DESCRIBE_TOPIC_PARTITIONS => {
                 self.expect(correlation_id, size, Expected::Metadata { request, denied });
             }
             api::PRODUCE if denied.is_empty() => self.expect(correlation_id, 0, Expected::Pass),
-            api::PRODUCE | api::FETCH => {
+            api::PRODUCE | api::FETCH | api::SHARE_FETCH => {
                 let expected = Expected::Topics { request, denied, generation };
                 self.expect(correlation_id, size, expected);
             }
@@ -263,12 +263,13 @@ impl Session {
     }
 
     fn rule(&self, request: &Request, judge: &dyn Judge) -> Ruling {
-        let incremental = is_incremental(request);
+        let new_session = not_found(request).filter(|_| is_incremental(request));
         let session = self.fetch.as_ref().filter(|session| session.is_of(request));
-        if incremental && session.is_none() {
-            return Ruling::Denied(Denial::session());
+        if let (Some(code), None) = (new_session, session) {
+            return Ruling::Denied(Denial::session(code));
         }
-        let in_session = session.filter(|_| incremental).into_iter().flat_map(FetchSession::topics);
+        let in_session = session.filter(|_| new_session.is_some());
+        let in_session = in_session.into_iter().flat_map(FetchSession::topics);
         let topics: Vec<&TopicRef> = request.topics.iter().chain(in_session).collect();
         let denied: Codes = topics
             .iter()
@@ -282,17 +283,20 @@ impl Session {
                 topic: None,
             })
         };
-        if denied.is_empty() && (!topics.is_empty() || itself()) {
+        let hidden = request.all_topics && request.api_key != api::METADATA;
+        if denied.is_empty() && !hidden && (!topics.is_empty() || itself()) {
             return Ruling::Allowed;
         }
-        if incremental {
+        if let Some(code) = new_session {
             // It began when its topics were allowed. The next, full request is ruled by topic.
-            return Ruling::Denied(Denial::session());
+            return Ruling::Denied(Denial::session(code));
         }
         let some_left = topics.iter().any(|topic| !denied.contains_key(topic));
         match request.api_key {
             api::METADATA if !topics.is_empty() => Ruling::Partly(denied),
-            api::PRODUCE | api::FETCH if some_left => Ruling::Partly(denied),
+            api::PRODUCE | api::FETCH | api::DESCRIBE_TOPIC_PARTITIONS if some_left => {
+                Ruling::Partly(denied)
+            }
             _ => Ruling::Denied(Denial::whole(denied)),
         }
     }
@@ -404,7 +408,7 @@ impl Session {
         Ok(true)
     }
 
-    /// A response of so many bytes to Produce or Fetch begins.
+    /// A response of so many bytes to an API that is answered by topic begins.
     fn topics(
         &mut self,
         head: &Head,
@@ -417,7 +421,7 @@ impl Session {
         else {
             return Err(Malformed);
         };
-        let fetch = request.api_key == api::FETCH;
+        let fetch = not_found(&request).is_some();
         if let (true, Some(denial)) =
             (fetch && generation != judge.generation(), self.denied_since(&request, &denied, judge))
         {
@@ -446,7 +450,7 @@ impl Session {
         Ok(())
     }
 
-    /// What to answer to a Fetch of which more topics are denied than when it was sent.
+    /// What to answer to a request of which more topics are denied than when it was sent.
     fn denied_since(&self, request: &Request, denied: &Codes, judge: &dyn Judge) -> Option<Denial> {
         let now = match self.rule(request, judge) {
             Ruling::Allowed => return None,
@@ -463,20 +467,20 @@ impl Session {
         Some(Denial { topics, other_topics: error::NONE, session: None })
     }
 
-    /// A whole response to Metadata, the client's or ours.
+    /// A whole response to Metadata, the client's or ours, or to its like.
     fn metadata(
         &mut self,
         frame: &[u8],
         judge: &dyn Judge,
         out: &mut Actions,
     ) -> Result<(), Malformed> {
-        let (version, asked) = match self.next_turn().map(|turn| turn.expected) {
+        let (key, version, asked) = match self.next_turn().map(|turn| turn.expected) {
             Some(Expected::Metadata { request, denied }) => {
-                (request.api_version, Some((request, denied)))
+                (request.api_key, request.api_version, Some((request, denied)))
             }
-            _ => (BY_ID_VERSION, None),
+            _ => (api::METADATA, BY_ID_VERSION, None),
         };
-        let message = Schemas::get().response(api::METADATA, version).ok_or(Malformed)?;
+        let message = Schemas::get().response(key, version).ok_or(Malformed)?;
         let mut reader = Reader::new(&frame[4..]);
         let correlation = reader.number(4)?;
         if message.header_version >= 1 {
@@ -497,14 +501,14 @@ impl Session {
         }
         let allows = |name: &str| {
             judge.allows(&Question {
-                api_key: api::METADATA,
+                api_key: key,
                 api_version: version,
                 client_id: &request.client_id,
                 topic: Some(name),
             })
         };
         // In version 0 a list that lost its last topic asks for all of them.
-        let all = request.all_topics || version == 0;
+        let all = request.all_topics || (key == api::METADATA && version == 0);
         rewrite::show_allowed(&message.body, &mut body, &denied, all, allows);
         let mut writer = Writer::default();
         writer.number(4, correlation);

@@ -437,6 +437,46 @@ fn metadata_of_denied_topics_shows_no_others() {
 }
 
 #[test]
+fn a_share_session_is_judged_as_a_whole_too() {
+    let judge = Topics::new(&["topic-0"]);
+    let mut session = Session::default();
+    // Epoch 0 begins a session with the sample's topic.
+    client(&mut session, &judge, &sample::request(api::SHARE_FETCH, 1, 1, 1).expect("known"));
+    let named = sample::response(3, BY_ID_VERSION, OUR_CORRELATION, 1).expect("known");
+    assert!(!broker(&mut session, &judge, &named).to_broker.is_empty());
+    let answer = sample::response(api::SHARE_FETCH, 1, 1, 1).expect("known");
+    assert_eq!(broker(&mut session, &judge, &answer).to_client, answer);
+    let next = |epoch: u8| {
+        let mut frame = sample::request(api::SHARE_FETCH, 1, 2, 0).expect("known");
+        let at = frame.windows(11).position(|w| w == b"member_id-0").expect("named") + 11;
+        frame[at + 3] = epoch;
+        frame
+    };
+    assert_eq!(client(&mut session, &judge, &next(1)).to_broker, next(1));
+    judge.change(&[]);
+    let answer = sample::response(api::SHARE_FETCH, 1, 2, 1).expect("known");
+    broker(&mut session, &judge, &answer);
+    assert_eq!(judge.codes.borrow().last(), Some(&122), "held back");
+    assert!(client(&mut session, &judge, &next(2)).to_broker.is_empty());
+    assert_eq!(judge.codes.borrow().last(), Some(&122));
+}
+
+#[test]
+fn topics_are_described_without_those_that_are_denied() {
+    let judge = Topics::new(&["topic-1"]);
+    let mut session = Session::default();
+    let asked = sample::request(75, 0, 1, 2).expect("known");
+    let sent = client(&mut session, &judge, &asked).to_broker;
+    assert_eq!(Request::parse(&sent[4..]).expect("read").topics.len(), 1);
+    let answer = sample::response(75, 0, 1, 0).expect("known");
+    let seen = broker(&mut session, &judge, &answer).to_client;
+    assert!(seen.windows(7).any(|w| w == b"topic-0") && seen.windows(2).any(|w| w == [0, 29]));
+    // None named are all.
+    let all = sample::request(75, 0, 2, 0).expect("known");
+    assert!(client(&mut session, &judge, &all).to_broker.is_empty());
+}
+
+#[test]
 fn what_is_not_kafka_ends_the_connection() {
     let judge = Topics::new(&[]);
     for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc], &[0; 12]] {
