@@ -4,45 +4,28 @@
 //! that teach us topic ids, those that lack topics which we took out of the request, and those
 //! that policy has changed under.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::HashSet;
 
 use crate::codec::{Malformed, Reader, Writer};
 use crate::deny::{self, Codes, Denial, error};
 use crate::fetch::{FetchSession, is_incremental, not_found};
 use crate::request::{Request, TopicRef, api};
 use crate::rewrite;
+use crate::ruling::{Judge, Known, Question, Ruling};
 use crate::schema::Schemas;
 use crate::splice::{self, Head};
+use crate::turns::{Expected, Turn, Turns};
 
 /// A frame that is longer is not Kafka: a TLS record or text read as a length.
 pub(crate) const MAX_FRAME: usize = 100 << 20;
 /// What a connection may make us keep: requests behind one that waits, answers behind others.
 const MAX_HELD: usize = 2 * MAX_FRAME;
-/// What is kept of each request on its way, besides what it names.
-const REQUEST_COST: usize = 128;
 /// What comes before the entries of a response fits easily.
 const MAX_HEAD: usize = 4096;
 const OUR_CLIENT: &str = "sidegate";
-const OUR_CORRELATION: i32 = 0x5347_0000;
+pub(crate) const OUR_CORRELATION: i32 = 0x5347_0000;
 /// Of Metadata, for asking by topic id.
-const BY_ID_VERSION: u16 = 12;
-
-/// What policy says of one topic of a request, or of a request that names none.
-pub struct Question<'a> {
-    pub api_key: u16,
-    pub api_version: u16,
-    pub client_id: &'a str,
-    pub topic: Option<&'a str>,
-}
-
-pub trait Judge {
-    /// Rises whenever an answer may be another one than before.
-    fn generation(&self) -> u64;
-    /// Whether it passes (in audit mode everything does).
-    fn allows(&self, question: &Question) -> bool;
-    /// Called once for each request that was judged, with the error code that was answered.
-    fn record(&self, request: &Request, topics: &[String], error_code: i16);
-}
+pub(crate) const BY_ID_VERSION: u16 = 12;
 
 #[derive(Debug, Default)]
 pub struct Actions {
@@ -52,76 +35,26 @@ pub struct Actions {
     pub not_protocol: bool,
 }
 
-/// What becomes of the next response of the broker.
-enum Expected {
-    Pass,
-    /// Of an API that is answered by topic: those that were denied are added. What fetches is held
-    /// back if policy changes meanwhile.
-    Topics {
-        request: Box<Request>,
-        denied: Codes,
-        generation: u64,
-    },
-    Metadata {
-        request: Box<Request>,
-        denied: Codes,
-    },
-    /// Of our own question.
-    Ours,
-    /// Our answer, in its turn.
-    Answer(Vec<u8>),
-}
-
-struct Turn {
-    correlation_id: i32,
-    /// How much is kept for it.
-    held: usize,
-    expected: Expected,
-}
-
 /// What the response that is passing through is.
+#[derive(Default)]
 enum Passing {
+    #[default]
     Nothing,
     Through(usize),
     Swallow(usize),
 }
 
-enum Ruling {
-    Allowed,
-    /// Goes on without these topics.
-    Partly(Codes),
-    Denied(Denial),
-}
-
+#[derive(Default)]
 pub struct Session {
     from_client: Vec<u8>,
     from_broker: Vec<u8>,
-    turns: VecDeque<Turn>,
-    held: usize,
+    turns: Turns,
     passing: Passing,
-    names: HashMap<[u8; 16], String>,
+    known: Known,
     /// Of the request that waits for the broker to name them.
     asked_for: HashSet<[u8; 16]>,
     waiting: bool,
-    fetch: Option<FetchSession>,
     broken: bool,
-}
-
-impl Default for Session {
-    fn default() -> Self {
-        Self {
-            from_client: Vec::new(),
-            from_broker: Vec::new(),
-            turns: VecDeque::new(),
-            held: 0,
-            passing: Passing::Nothing,
-            names: HashMap::new(),
-            asked_for: HashSet::new(),
-            waiting: false,
-            fetch: None,
-            broken: false,
-        }
-    }
 }
 
 impl Session {
@@ -163,7 +96,7 @@ impl Session {
                 }),
                 Err(Malformed) => Err(Malformed),
             };
-            if judged.is_err() || self.held > MAX_HELD {
+            if judged.is_err() || self.turns.held() > MAX_HELD {
                 self.fail(out);
             }
         }
@@ -171,7 +104,7 @@ impl Session {
 
     /// Ask the broker for the names of ids that we have not met; the request waits.
     fn ask_for_ids(&mut self, request: &Request, out: &mut Actions) -> bool {
-        let new = |id| !self.names.contains_key(id) && !self.asked_for.contains(id);
+        let new = |id| !self.known.names.contains_key(id) && !self.asked_for.contains(id);
         let ids: Vec<[u8; 16]> = request
             .topics
             .iter()
@@ -190,7 +123,7 @@ impl Session {
             OUR_CLIENT,
         ));
         self.asked_for.extend(ids);
-        self.expect(OUR_CORRELATION, 0, Expected::Ours);
+        self.turns.push(OUR_CORRELATION, 0, Expected::Ours);
         self.waiting = true;
         true
     }
@@ -202,8 +135,8 @@ impl Session {
         judge: &dyn Judge,
         out: &mut Actions,
     ) -> Result<(), Malformed> {
-        let topics = self.topics_of(&request);
-        match self.rule(&request, judge) {
+        let topics = self.known.topics_of(&request);
+        match self.known.rule(&request, judge) {
             Ruling::Allowed => {
                 judge.record(&request, &topics, error::NONE);
                 out.to_broker.extend_from_slice(whole);
@@ -222,7 +155,7 @@ impl Session {
                     return Ok(()); // nobody waits for an answer
                 }
                 let answer = deny::response(&request, &denial).ok_or(Malformed)?;
-                self.expect(request.correlation_id, answer.len(), Expected::Answer(answer));
+                self.turns.push(request.correlation_id, answer.len(), Expected::Answer(answer));
                 self.flush_answers(out);
             }
         }
@@ -232,102 +165,23 @@ impl Session {
     /// What to do with the response to a request that is on its way, of so many bytes.
     fn sent(&mut self, request: Request, size: usize, denied: Codes, generation: u64) {
         if is_incremental(&request) {
-            self.fetch = self.fetch.take().and_then(|session| session.changed(&request));
+            self.known.fetch =
+                self.known.fetch.take().and_then(|session| session.changed(&request));
         }
         let correlation_id = request.correlation_id;
         let request = Box::new(request);
         match request.api_key {
             api::PRODUCE if request.number("acks") == Some(0) => {}
             api::METADATA | api::DESCRIBE_TOPIC_PARTITIONS => {
-                self.expect(correlation_id, size, Expected::Metadata { request, denied });
+                self.turns.push(correlation_id, size, Expected::Metadata { request, denied });
             }
-            api::PRODUCE if denied.is_empty() => self.expect(correlation_id, 0, Expected::Pass),
+            api::PRODUCE if denied.is_empty() => self.turns.push(correlation_id, 0, Expected::Pass),
             api::PRODUCE | api::FETCH | api::SHARE_FETCH => {
                 let expected = Expected::Topics { request, denied, generation };
-                self.expect(correlation_id, size, expected);
+                self.turns.push(correlation_id, size, expected);
             }
-            _ => self.expect(correlation_id, 0, Expected::Pass),
+            _ => self.turns.push(correlation_id, 0, Expected::Pass),
         }
-    }
-
-    fn expect(&mut self, correlation_id: i32, size: usize, expected: Expected) {
-        let held = size + REQUEST_COST;
-        self.held += held;
-        self.turns.push_back(Turn { correlation_id, held, expected });
-    }
-
-    fn next_turn(&mut self) -> Option<Turn> {
-        let turn = self.turns.pop_front()?;
-        self.held -= turn.held;
-        Some(turn)
-    }
-
-    fn rule(&self, request: &Request, judge: &dyn Judge) -> Ruling {
-        let new_session = not_found(request).filter(|_| is_incremental(request));
-        let session = self.fetch.as_ref().filter(|session| session.is_of(request));
-        if let (Some(code), None) = (new_session, session) {
-            return Ruling::Denied(Denial::session(code));
-        }
-        let in_session = session.filter(|_| new_session.is_some());
-        let in_session = in_session.into_iter().flat_map(FetchSession::topics);
-        let topics: Vec<&TopicRef> = request.topics.iter().chain(in_session).collect();
-        let denied: Codes = topics
-            .iter()
-            .filter_map(|topic| Some(((*topic).clone(), self.code(request, topic, judge)?)))
-            .collect();
-        let itself = || {
-            judge.allows(&Question {
-                api_key: request.api_key,
-                api_version: request.api_version,
-                client_id: &request.client_id,
-                topic: None,
-            })
-        };
-        let hidden = request.all_topics && request.api_key != api::METADATA;
-        if denied.is_empty() && !hidden && (!topics.is_empty() || itself()) {
-            return Ruling::Allowed;
-        }
-        if let Some(code) = new_session {
-            // It began when its topics were allowed. The next, full request is ruled by topic.
-            return Ruling::Denied(Denial::session(code));
-        }
-        let some_left = topics.iter().any(|topic| !denied.contains_key(topic));
-        match request.api_key {
-            api::METADATA if !topics.is_empty() => Ruling::Partly(denied),
-            api::PRODUCE | api::FETCH | api::DESCRIBE_TOPIC_PARTITIONS if some_left => {
-                Ruling::Partly(denied)
-            }
-            _ => Ruling::Denied(Denial::whole(denied)),
-        }
-    }
-
-    /// The error of a topic, None if it is allowed.
-    fn code(&self, request: &Request, topic: &TopicRef, judge: &dyn Judge) -> Option<i16> {
-        let Some(name) = self.name(topic) else {
-            // A heartbeat says what is owned, among it what was deleted since. Otherwise, what a
-            // broker says of an id that it has not: the client asks for the topic's new one.
-            return (request.api_key != api::CONSUMER_GROUP_HEARTBEAT)
-                .then_some(error::UNKNOWN_TOPIC_ID);
-        };
-        let allowed = judge.allows(&Question {
-            api_key: request.api_key,
-            api_version: request.api_version,
-            client_id: &request.client_id,
-            topic: Some(name),
-        });
-        (!allowed).then_some(error::TOPIC_AUTHORIZATION_FAILED)
-    }
-
-    fn name<'a>(&'a self, topic: &'a TopicRef) -> Option<&'a str> {
-        match topic {
-            TopicRef::Name(name) => Some(name),
-            TopicRef::Id(id) => self.names.get(id).map(String::as_str),
-        }
-    }
-
-    fn topics_of(&self, request: &Request) -> Vec<String> {
-        let name = |topic| self.name(topic).unwrap_or("(unknown id)").to_owned();
-        request.topics.iter().map(name).collect()
     }
 
     fn flush_answers(&mut self, out: &mut Actions) {
@@ -336,7 +190,7 @@ impl Session {
         }
         while let Some(Turn { expected: Expected::Answer(answer), .. }) = self.turns.front() {
             out.to_client.extend_from_slice(answer);
-            self.next_turn();
+            self.turns.pop();
         }
     }
 
@@ -382,7 +236,7 @@ impl Session {
         let whole = self.from_broker.len() >= 4 + length;
         match &turn.expected {
             Expected::Pass => {
-                self.next_turn();
+                self.turns.pop();
                 self.passing = Passing::Through(4 + length);
             }
             Expected::Topics { request, .. } => {
@@ -417,27 +271,24 @@ impl Session {
         out: &mut Actions,
     ) -> Result<(), Malformed> {
         let Some(Turn { expected: Expected::Topics { request, denied, generation }, .. }) =
-            self.next_turn()
+            self.turns.pop()
         else {
             return Err(Malformed);
         };
         let fetch = not_found(&request).is_some();
-        if let (true, Some(denial)) =
-            (fetch && generation != judge.generation(), self.denied_since(&request, &denied, judge))
-        {
-            judge.record(&request, &self.topics_of(&request), denial.code(&request));
+        if let (true, Some(denial)) = (
+            fetch && generation != judge.generation(),
+            self.known.denied_since(&request, &denied, judge),
+        ) {
+            judge.record(&request, &self.known.topics_of(&request), denial.code(&request));
             let answer = deny::response(&request, &denial).ok_or(Malformed)?;
-            let held = answer.len();
-            self.held += held;
-            let correlation_id = request.correlation_id;
-            let expected = Expected::Answer(answer);
-            self.turns.push_front(Turn { correlation_id, held, expected });
+            self.turns.answer_first(request.correlation_id, answer);
             self.passing = Passing::Swallow(4 + length);
-            self.fetch = None;
+            self.known.fetch = None;
             return Ok(());
         }
         if fetch && !is_incremental(&request) {
-            self.fetch = FetchSession::begun(head, &request);
+            self.known.fetch = FetchSession::begun(head, &request);
         }
         if denied.is_empty() {
             self.passing = Passing::Through(4 + length);
@@ -450,23 +301,6 @@ impl Session {
         Ok(())
     }
 
-    /// What to answer to a request of which more topics are denied than when it was sent.
-    fn denied_since(&self, request: &Request, denied: &Codes, judge: &dyn Judge) -> Option<Denial> {
-        let now = match self.rule(request, judge) {
-            Ruling::Allowed => return None,
-            Ruling::Partly(now) => now,
-            Ruling::Denied(denial) if denial.session.is_some() => return Some(denial),
-            Ruling::Denied(denial) if request.topics.is_empty() => return Some(denial),
-            Ruling::Denied(denial) => denial.topics,
-        };
-        if now.keys().all(|topic| denied.contains_key(topic)) {
-            return None;
-        }
-        // The others had no data yet: the client asks again.
-        let topics = denied.clone().into_iter().chain(now).collect();
-        Some(Denial { topics, other_topics: error::NONE, session: None })
-    }
-
     /// A whole response to Metadata, the client's or ours, or to its like.
     fn metadata(
         &mut self,
@@ -474,7 +308,7 @@ impl Session {
         judge: &dyn Judge,
         out: &mut Actions,
     ) -> Result<(), Malformed> {
-        let (key, version, asked) = match self.next_turn().map(|turn| turn.expected) {
+        let (key, version, asked) = match self.turns.pop().map(|turn| turn.expected) {
             Some(Expected::Metadata { request, denied }) => {
                 (request.api_key, request.api_version, Some((request, denied)))
             }
@@ -490,7 +324,7 @@ impl Session {
         if reader.left() > 0 {
             return Err(Malformed);
         }
-        self.names.extend(rewrite::ids_of(&message.body, &body));
+        self.known.names.extend(rewrite::ids_of(&message.body, &body));
         let Some((request, denied)) = asked else {
             self.waiting = false;
             return Ok(());
@@ -499,14 +333,7 @@ impl Session {
             out.to_client.extend_from_slice(frame);
             return Ok(());
         }
-        let allows = |name: &str| {
-            judge.allows(&Question {
-                api_key: key,
-                api_version: version,
-                client_id: &request.client_id,
-                topic: Some(name),
-            })
-        };
+        let allows = |name: &str| judge.allows(&Question::of(&request, Some(name)));
         // In version 0 a list that lost its last topic asks for all of them.
         let all = request.all_topics || (key == api::METADATA && version == 0);
         rewrite::show_allowed(&message.body, &mut body, &denied, all, allows);
@@ -532,7 +359,3 @@ fn frame(bytes: &[u8]) -> Result<Option<usize>, Malformed> {
     }
     Ok((bytes.len() >= 4 + length).then_some(4 + length))
 }
-
-#[cfg(test)]
-#[path = "session_tests.rs"]
-mod tests;

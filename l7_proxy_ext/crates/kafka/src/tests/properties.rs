@@ -4,9 +4,10 @@
 use proptest::prelude::*;
 
 use crate::request::{Request, TopicRef, api};
+use crate::ruling::{Judge, Question};
 use crate::sample;
 use crate::schema::Schemas;
-use crate::session::{Actions, Judge, MAX_FRAME, Question, Session};
+use crate::session::{Actions, MAX_FRAME, Session};
 
 /// Allows `topic-0`, and every request without a topic.
 struct First(u64);
