@@ -23,8 +23,8 @@ TOPIC, GROUP, CLUSTER, TRANSACTION, UNKNOWN_ID = 29, 30, 31, 53, 100
 # What is answered to a request that names two of everything: topics, groups, resources (of which
 # the first is a topic, the second the cluster).
 BY_ERRORS = {
-    (TOPIC,): "0 1 2 3 8 9 19 20 21 23 24 28 34 35 37 43 45 46 47 61 68 75 76 78 79 90 91 92",
-    (GROUP,): "10 11 12 13 14 15 16 42 69 77 88 89",
+    (TOPIC,): "0 1 2 3 8 9 19 20 21 23 24 28 34 35 37 43 45 46 47 61 68 75 76 78 79 88 90 91 92",
+    (GROUP,): "10 11 12 13 14 15 16 42 69 77 89",
     (CLUSTER,): "17 18 29 31 36 38 39 40 41 48 49 51 60 64 66 71 72 74 80 81",
     (TRANSACTION,): "22 25 26 65",
     (TOPIC, CLUSTER): "30 32 33 44",

@@ -56,15 +56,26 @@ pub fn show_allowed(
     else {
         return;
     };
-    let Some(index) = fields.iter().position(|(name, _)| &**name == "topics") else { return };
-    if let Some(Value::Array(Some(items))) = values.get_mut(index) {
-        if all {
-            items.retain(|item| match field(element, item, "name") {
-                Some(Value::Text(Some(name))) => allows(name),
-                _ => false,
-            });
+    let allowed = |shape: &Type, value: &Value, name: &str| match field(shape, value, name) {
+        Some(Value::Text(Some(name))) => allows(name),
+        _ => false,
+    };
+    for ((name, shape), value) in fields.iter().zip(values) {
+        match (&**name, shape, value) {
+            ("topics", _, Value::Array(Some(items))) => {
+                items.retain(|item| !all || allowed(element, item, "name"));
+                items.extend(
+                    denied.iter().map(|(topic, &code)| default_topic(element, topic, code)),
+                );
+            }
+            // Where the list goes on. It ends rather than tell of a topic that is denied.
+            ("next_cursor", Type::Optional(inner), value)
+                if !allowed(inner, value, "topic_name") =>
+            {
+                *value = Value::Opaque;
+            }
+            _ => {}
         }
-        items.extend(denied.iter().map(|(topic, &code)| default_topic(element, topic, code)));
     }
 }
 

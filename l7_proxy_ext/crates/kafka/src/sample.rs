@@ -68,6 +68,7 @@ fn value(shape: &Type, name: &str, index: usize, elements: usize) -> Value {
             let values = fields.iter().map(|(name, shape)| value(shape, name, index, elements));
             Value::Struct(values.collect())
         }
-        Type::Bytes { .. } | Type::Varint | Type::Optional(_) | Type::Tagged => Value::Opaque,
+        Type::Optional(inner) => value(inner, name, index, elements),
+        Type::Bytes { .. } | Type::Varint | Type::Tagged => Value::Opaque,
     }
 }
