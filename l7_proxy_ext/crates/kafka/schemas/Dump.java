@@ -8,20 +8,25 @@ import org.apache.kafka.common.protocol.types.Schema;
 import org.apache.kafka.common.protocol.types.TaggedFields;
 import org.apache.kafka.common.protocol.types.Type;
 
+import java.util.Map;
 import java.util.Set;
 
 class Dump {
-    // Schemas do not tell that a struct is nullable; the message definitions do. Of an API whose
-    // `assignment` is not (ConsumerGroupDescribe) it stands in an array, and is told apart there.
-    static Set<String> NULLABLE = Set.of("cursor", "next_cursor");
-    static final Set<Short> NULLABLE_ASSIGNMENT = Set.of((short) 68, (short) 76, (short) 88);
+    // Schemas do not tell that a struct is nullable; the message definitions do. What of one API is
+    // nullable may not be in another (`assignment` of ConsumerGroupDescribe, `user_endpoint` of 88's response).
+    static final Set<String> ANYWHERE = Set.of("cursor", "next_cursor");
+    static final Map<String, Set<String>> NULLABLE_IN = Map.of(
+            "68r", Set.of("assignment"), "76r", Set.of("assignment"),
+            "88q", Set.of("topology", "user_endpoint"), "89r", Set.of("topology", "user_endpoint"));
+    static Set<String> nullable = ANYWHERE;
 
     public static void main(String[] args) {
         for (ApiKeys api : ApiKeys.values()) {
             if (api.clusterAction || !api.inScope(org.apache.kafka.common.message.ApiMessageType.ListenerType.BROKER)) continue;
-            NULLABLE = NULLABLE_ASSIGNMENT.contains(api.id) ? Set.of("assignment") : Set.of("cursor", "next_cursor");
             for (short v = api.messageType.lowestSupportedVersion(); v <= api.messageType.highestSupportedVersion(true); v++) {
+                nullable = NULLABLE_IN.getOrDefault(api.id + "q", ANYWHERE);
                 System.out.println(api.id + " " + v + " q" + api.requestHeaderVersion(v) + " " + type(api.messageType.requestSchemas()[v]));
+                nullable = NULLABLE_IN.getOrDefault(api.id + "r", ANYWHERE);
                 System.out.println(api.id + " " + v + " r" + api.responseHeaderVersion(v) + " " + type(api.messageType.responseSchemas()[v]));
             }
         }
@@ -32,7 +37,7 @@ class Dump {
             StringBuilder out = new StringBuilder("{");
             for (BoundField f : s.fields()) {
                 out.append(f.def.name).append(':');
-                if (NULLABLE.contains(f.def.name) && f.def.type instanceof Schema) out.append('?');
+                if (nullable.contains(f.def.name) && f.def.type instanceof Schema) out.append('?');
                 out.append(type(f.def.type)).append(' ');
             }
             return out.toString().trim() + "}";

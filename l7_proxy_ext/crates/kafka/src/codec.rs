@@ -31,16 +31,32 @@ pub struct Malformed;
 
 pub type Result<T> = std::result::Result<T, Malformed>;
 
+/// So many values at most are made of one frame. A value takes more memory than the byte that may
+/// be all there is of it.
+const MAX_VALUES: usize = 1 << 23;
+
 /// A cursor over the bytes of one frame.
-pub struct Reader<'a>(pub &'a [u8]);
+pub struct Reader<'a> {
+    rest: &'a [u8],
+    values_left: usize,
+}
 
 impl<'a> Reader<'a> {
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes, values_left: MAX_VALUES }
+    }
+
+    /// How many bytes are left.
+    pub fn left(&self) -> usize {
+        self.rest.len()
+    }
+
     pub fn take(&mut self, count: usize) -> Result<&'a [u8]> {
-        if count > self.0.len() {
+        if count > self.rest.len() {
             return Err(Malformed);
         }
-        let (taken, rest) = self.0.split_at(count);
-        self.0 = rest;
+        let (taken, rest) = self.rest.split_at(count);
+        self.rest = rest;
         Ok(taken)
     }
 
@@ -62,8 +78,8 @@ impl<'a> Reader<'a> {
         Err(Malformed)
     }
 
-    /// The length of a text or of bytes; None is null.
-    fn length(&mut self, compact: bool, bytes: usize) -> Result<Option<usize>> {
+    /// Of a text, bytes or an array, whose own length takes `bytes`; None is null.
+    pub fn length(&mut self, compact: bool, bytes: usize) -> Result<Option<usize>> {
         let length = if compact {
             i64::try_from(self.varint()?).map_err(|_| Malformed)? - 1
         } else {
@@ -90,11 +106,22 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
+    /// The number of elements of an array; None is null.
+    pub fn count(&mut self, compact: bool) -> Result<Option<usize>> {
+        let count = self.length(compact, 4)?;
+        // An element has a byte at least.
+        if count.is_some_and(|count| count > self.rest.len()) {
+            return Err(Malformed);
+        }
+        Ok(count)
+    }
+
     pub fn value(&mut self, shape: &Type) -> Result<Value> {
+        self.values_left = self.values_left.checked_sub(1).ok_or(Malformed)?;
         Ok(match shape {
             Type::Fixed(bytes) => Value::Number(self.number(*bytes)?),
             Type::Uuid => Value::Uuid(self.take(16)?.try_into().map_err(|_| Malformed)?),
-            Type::Text { compact } => Value::Text(self.text(*compact)?),
+            Type::Text { compact, .. } => Value::Text(self.text(*compact)?),
             Type::Bytes { compact } => {
                 if let Some(length) = self.length(*compact, 4)? {
                     self.take(length)?;
@@ -107,12 +134,9 @@ impl<'a> Reader<'a> {
                 Value::Opaque
             }
             Type::Array { compact, element } => {
-                let Some(count) = self.length(*compact, 4)? else {
+                let Some(count) = self.count(*compact)? else {
                     return Ok(Value::Array(None));
                 };
-                if count > self.0.len() {
-                    return Err(Malformed); // an element has a byte at least
-                }
                 let items: Result<Vec<_>> = (0..count).map(|_| self.value(element)).collect();
                 Value::Array(Some(items?))
             }

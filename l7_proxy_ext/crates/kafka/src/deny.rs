@@ -1,172 +1,235 @@
 //! The API's own answer to a request that policy denies.
 
-use crate::codec::Writer;
-use crate::request::{Request, Topic, TopicRef, api, is_partition, is_topic_array, is_topic_name};
+use std::collections::HashMap;
+
+use crate::codec::{Value, Writer};
+use crate::mirror::{Asked, carries_error};
+use crate::request::{RESOURCE_TOPIC, Request, TopicRef, api, topics_of};
 use crate::schema::{Schemas, Type};
 
 pub mod error {
+    pub const NONE: i16 = 0;
     pub const TOPIC_AUTHORIZATION_FAILED: i16 = 29;
     pub const GROUP_AUTHORIZATION_FAILED: i16 = 30;
     pub const CLUSTER_AUTHORIZATION_FAILED: i16 = 31;
     pub const TRANSACTIONAL_ID_AUTHORIZATION_FAILED: i16 = 53;
     pub const FETCH_SESSION_ID_NOT_FOUND: i16 = 70;
+    pub const UNKNOWN_TOPIC_ID: i16 = 100;
+    pub const SHARE_SESSION_NOT_FOUND: i16 = 122;
 }
 
-/// The authorization error that fits a request.
-pub fn error_code(request: &Request) -> i16 {
-    match request.api_key {
-        _ if request.topic_api && !request.topics.is_empty() => error::TOPIC_AUTHORIZATION_FAILED,
-        9..=16 | 42 | 68 | 69 | 76 | 77 => error::GROUP_AUTHORIZATION_FAILED,
-        22 | 25 | 26 => error::TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
-        api::PRODUCE..=api::METADATA => error::TOPIC_AUTHORIZATION_FAILED,
+/// The topics that are denied, each with its error.
+pub type Codes = HashMap<TopicRef, i16>;
+
+/// What is said of what in the answer.
+#[derive(Debug, Default)]
+pub struct Denial {
+    pub topics: Codes,
+    /// Of topics that are not among them: [`error::NONE`] where they are merely not answered yet.
+    pub other_topics: i16,
+    /// Instead of all entries: of the fetch session.
+    pub session: Option<i16>,
+}
+
+impl Denial {
+    /// A request that is denied as a whole, since of these topics.
+    pub fn whole(topics: Codes) -> Self {
+        Self { topics, other_topics: error::TOPIC_AUTHORIZATION_FAILED, session: None }
+    }
+
+    /// The client is to begin a new fetch session.
+    pub fn session(code: i16) -> Self {
+        Self { session: Some(code), ..Self::default() }
+    }
+
+    /// The error that stands for all of it in the record.
+    pub fn code(&self, request: &Request) -> i16 {
+        let topics = self.topics.values().min_by_key(|&&code| code == error::UNKNOWN_TOPIC_ID);
+        let whole = || match request.topics.is_empty() {
+            true => without_topics(request),
+            false => error::TOPIC_AUTHORIZATION_FAILED,
+        };
+        self.session.or(topics.copied()).unwrap_or_else(whole)
+    }
+}
+
+/// The authorization error of an API, topics aside.
+fn without_topics(request: &Request) -> i16 {
+    match (request.api_key, request.number("key_type")) {
+        (api::PRODUCE..=api::METADATA, _) => error::TOPIC_AUTHORIZATION_FAILED,
+        (10, Some(1)) | (24 | 25 | 26 | 28 | 65, _) => error::TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+        (22, _) => match request.field("transactional_id") {
+            // An idempotent producer's, which names none.
+            Some((_, Value::Text(None))) => error::CLUSTER_AUTHORIZATION_FAILED,
+            _ => error::TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+        },
+        (8..=16 | 42 | 47 | 68 | 69 | 76..=79 | 88..=92, _) => error::GROUP_AUTHORIZATION_FAILED,
+        _ => error::CLUSTER_AUTHORIZATION_FAILED,
+    }
+}
+
+/// Of an element that names a resource, by the numbers of `ResourceType` and `ConfigResource.Type`,
+/// which do not contradict each other.
+fn of_resource(kind: i64) -> i16 {
+    match kind {
+        3 | 32 => error::GROUP_AUTHORIZATION_FAILED,
+        5 => error::TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
         _ => error::CLUSTER_AUTHORIZATION_FAILED,
     }
 }
 
 /// The response frame, None where the API has none that we know.
-pub fn response(request: &Request, code: i16) -> Option<Vec<u8>> {
+pub fn response(request: &Request, denial: &Denial) -> Option<Vec<u8>> {
     let message = Schemas::get().response(request.api_key, request.api_version)?;
     let mut writer = Writer::default();
     writer.number(4, request.correlation_id.into());
     if message.header_version >= 1 {
         writer.varint(0);
     }
-    // Where topics carry the error, the response as a whole has none: a client would take it for
-    // a fault of the session.
-    let whole = request.topics.is_empty()
-        || !carries_topics(&message.body, "")
-        || code == error::FETCH_SESSION_ID_NOT_FOUND;
-    let answer = Answer { request, code, whole };
-    answer.write(&mut writer, &message.body, "", None, None);
+    let asked = body_of(request);
+    Answer { denial, whole: denial.code(request) }.write(
+        &mut writer,
+        &message.body,
+        Scope { asked, code: without_topics(request), top: true },
+    );
     Some(writer.into_frame())
 }
 
+/// The entries of the topics that are denied alone, as `array` of the response has them: their
+/// number and bytes.
+pub fn entries(request: &Request, array: &str, topics: &Codes) -> (usize, Vec<u8>) {
+    let shape = Schemas::get().response(request.api_key, request.api_version);
+    let (Some(Type::Array { element, .. }), Some(asked)) =
+        (shape.and_then(|message| message.body.field(array)), body_of(request))
+    else {
+        return (0, Vec::new());
+    };
+    let denial = Denial { topics: topics.clone(), ..Denial::default() };
+    let answer = Answer { denial: &denial, whole: error::NONE };
+    let mut writer = Writer::default();
+    let mut count = 0;
+    for topic in asked.answered_by(array, element) {
+        if let code @ 1.. = answer.code(topic, error::NONE) {
+            count += 1;
+            answer.write(&mut writer, element, Scope { asked: Some(topic), code, top: false });
+        }
+    }
+    (count, writer.0)
+}
+
+fn body_of(request: &Request) -> Option<Asked<'_>> {
+    let shape = &request.message()?.body;
+    Some(Asked { shape, value: request.body.as_ref()?, array: "" })
+}
+
 struct Answer<'a> {
-    request: &'a Request,
+    denial: &'a Denial,
+    /// Where nothing is answered one by one.
+    whole: i16,
+}
+
+/// A part of the response: what of the request it answers, and the error that it inherits.
+#[derive(Clone, Copy)]
+struct Scope<'a> {
+    asked: Option<Asked<'a>>,
     code: i16,
-    whole: bool,
+    top: bool,
 }
 
 impl Answer<'_> {
-    fn write(
-        &self,
-        to: &mut Writer,
-        shape: &Type,
-        inside: &str,
-        topic: Option<&Topic>,
-        partition: Option<i32>,
-    ) {
-        match shape {
-            Type::Struct(fields) => {
-                for (name, shape) in fields {
-                    self.field(to, name, shape, inside, topic, partition);
+    fn write(&self, to: &mut Writer, shape: &Type, scope: Scope) {
+        let Type::Struct(fields) = shape else { return self.field(to, "", shape, scope, 0) };
+        // Where elements carry the error, what is around them has none: a client would take it
+        // for a fault of all of them.
+        let elements = fields.iter().any(|(name, shape)| match shape {
+            Type::Array { element, .. } => {
+                carries_error(element) && !self.elements(scope, name, element).is_empty()
+            }
+            _ => false,
+        });
+        let code = match (elements, scope.top) {
+            (true, _) => error::NONE,
+            (false, true) => self.whole,
+            (false, false) => scope.code,
+        };
+        for (name, shape) in fields {
+            self.field(to, name, shape, scope, code);
+        }
+    }
+
+    fn elements<'b>(&self, scope: Scope<'b>, name: &str, element: &Type) -> Vec<Asked<'b>> {
+        match (self.denial.session, scope.asked) {
+            (None, Some(asked)) => asked.answered_by(name, element),
+            _ => Vec::new(),
+        }
+    }
+
+    /// `code` is the error of the struct that the field is in.
+    fn field(&self, to: &mut Writer, name: &str, shape: &Type, scope: Scope, code: i16) {
+        let repeated = scope.asked.and_then(|asked| asked.repeated(name));
+        match (shape, repeated) {
+            (Type::Fixed(bytes), Some(Value::Number(number))) => to.number(*bytes, *number),
+            (Type::Fixed(bytes), _) => to.number(*bytes, number(name, *bytes, code)),
+            (Type::Uuid, Some(Value::Uuid(id))) => to.0.extend_from_slice(id),
+            (Type::Uuid, _) => to.0.extend_from_slice(&[0; 16]),
+            (Type::Text { compact, nullable }, repeated) => {
+                let text = match repeated {
+                    Some(Value::Text(text)) => text.as_deref(),
+                    _ => None,
+                };
+                to.text(*compact, if *nullable { text } else { text.or(Some("")) });
+            }
+            (Type::Bytes { compact }, _) => to.no_bytes(*compact),
+            (Type::Varint | Type::Tagged, _) => to.varint(0),
+            (Type::Optional(_), _) => to.number(1, -1),
+            (Type::Struct(_), _) => {
+                self.write(to, shape, Scope { asked: None, code, top: false });
+            }
+            (Type::Array { compact, element }, _) => {
+                let elements = self.elements(scope, name, element);
+                to.count(*compact, elements.len());
+                for asked in elements {
+                    let code = self.code(asked, scope.code);
+                    self.write(to, element, Scope { asked: Some(asked), code, top: false });
                 }
             }
-            Type::Optional(_) => to.number(1, -1),
-            other => self.field(to, "", other, inside, topic, partition),
         }
     }
 
-    fn field(
-        &self,
-        to: &mut Writer,
-        name: &str,
-        shape: &Type,
-        inside: &str,
-        topic: Option<&Topic>,
-        partition: Option<i32>,
-    ) {
-        match shape {
-            Type::Fixed(bytes) => to.number(*bytes, self.number(name, *bytes, topic, partition)),
-            Type::Uuid => match topic.map(|t| &t.topic) {
-                Some(TopicRef::Id(id)) if name == "topic_id" => to.0.extend_from_slice(id),
-                _ => to.0.extend_from_slice(&[0; 16]),
-            },
-            Type::Text { compact } => {
-                let text = match topic.map(|t| &t.topic) {
-                    Some(TopicRef::Name(text)) if is_topic_name(name, inside) => text,
-                    _ if name == "group_id" => &self.request.group,
-                    _ if name == "key" => {
-                        self.request.coordinator_keys.first().map_or("", String::as_str)
-                    }
-                    _ => "",
-                };
-                to.text(*compact, Some(text));
+    /// The error of an element; one that names nothing of its own inherits it.
+    fn code(&self, asked: Asked, inherited: i16) -> i16 {
+        let topics = match asked.value {
+            Value::Text(Some(name)) if asked.array == "topic_names" => {
+                vec![TopicRef::Name(name.clone())]
             }
-            Type::Bytes { compact } => to.no_bytes(*compact),
-            Type::Varint | Type::Tagged => to.varint(0),
-            Type::Optional(_) => to.number(1, -1),
-            Type::Struct(_) => self.write(to, shape, name, topic, partition),
-            Type::Array { compact, element } => {
-                self.array(to, name, *compact, element, topic);
-            }
+            _ => topics_of(asked.shape, asked.value, asked.array),
+        };
+        if !topics.is_empty() {
+            let denied = topics.iter().find_map(|topic| self.denial.topics.get(topic));
+            return denied.copied().unwrap_or(self.denial.other_topics);
         }
-    }
-
-    fn array(
-        &self,
-        to: &mut Writer,
-        name: &str,
-        compact: bool,
-        element: &Type,
-        topic: Option<&Topic>,
-    ) {
-        if self.code == error::FETCH_SESSION_ID_NOT_FOUND {
-            to.count(compact, 0);
-        } else if topic.is_none() && is_topic_array(element, name) {
-            to.count(compact, self.request.topics.len());
-            for topic in &self.request.topics {
-                self.write(to, element, name, Some(topic), None);
+        match asked.repeated("resource_type") {
+            Some(Value::Number(kind)) if *kind != RESOURCE_TOPIC && asked.is_struct() => {
+                of_resource(*kind)
             }
-        } else if let (Some(topic), true) = (topic, has_partition(element)) {
-            to.count(compact, topic.partitions.len());
-            for &partition in &topic.partitions {
-                self.write(to, element, name, Some(topic), Some(partition));
-            }
-        } else if (name == "groups" && self.request.api_key == api::OFFSET_FETCH)
-            || (name == "coordinators" && !self.request.coordinator_keys.is_empty())
-        {
-            to.count(compact, 1);
-            self.write(to, element, name, None, None);
-        } else {
-            to.count(compact, 0);
-        }
-    }
-
-    fn number(&self, name: &str, bytes: usize, topic: Option<&Topic>, at: Option<i32>) -> i64 {
-        match name {
-            _ if name.ends_with("error_code") && (self.whole || topic.is_some()) => {
-                self.code.into()
-            }
-            _ if name.ends_with("error_code") => 0,
-            _ if is_partition(name) => at.unwrap_or(0).into(),
-            "topic_authorized_operations" | "cluster_authorized_operations" => i32::MIN.into(),
-            "preferred_read_replica"
-            | "producer_epoch"
-            | "leader_id"
-            | "leader_epoch"
-            | "generation_id"
-            | "node_id" => -1,
-            _ if bytes == 8 => -1,
-            _ => 0,
+            _ => inherited,
         }
     }
 }
 
-/// Whether a response has a place for an error of each topic.
-fn carries_topics(shape: &Type, name: &str) -> bool {
-    match shape {
-        Type::Array { element, .. } => {
-            is_topic_array(element, name) || carries_topics(element, name)
-        }
-        Type::Struct(fields) => fields.iter().any(|(name, shape)| carries_topics(shape, name)),
-        _ => false,
-    }
-}
-
-fn has_partition(element: &Type) -> bool {
-    match element {
-        Type::Struct(fields) => fields.iter().any(|(name, _)| is_partition(name)),
-        _ => false,
+/// What a number says that repeats nothing.
+fn number(name: &str, bytes: usize, code: i16) -> i64 {
+    match name {
+        _ if name.ends_with("error_code") => code.into(),
+        _ if name.ends_with("authorized_operations") => i32::MIN.into(),
+        "preferred_read_replica"
+        | "producer_epoch"
+        | "leader_id"
+        | "leader_epoch"
+        | "committed_leader_epoch"
+        | "generation_id"
+        | "node_id" => -1,
+        _ if bytes == 8 => -1,
+        _ => 0,
     }
 }

@@ -1,30 +1,25 @@
 //! What policy and denial need of a request.
 
 use crate::codec::{Malformed, Reader, Result, Value};
-use crate::schema::{Schemas, Type};
+use crate::schema::{Message, Schemas, Type};
 
 pub mod api {
     pub const PRODUCE: u16 = 0;
     pub const FETCH: u16 = 1;
     pub const METADATA: u16 = 3;
-    pub const OFFSET_FETCH: u16 = 9;
     pub const API_VERSIONS: u16 = 18;
+    pub const CONSUMER_GROUP_HEARTBEAT: u16 = 68;
+    pub const DESCRIBE_TOPIC_PARTITIONS: u16 = 75;
+    pub const SHARE_FETCH: u16 = 78;
 }
 
 /// `DescribeConfigs` and its like say of what kind a resource is; this is a topic.
-const RESOURCE_TOPIC: i64 = 2;
+pub const RESOURCE_TOPIC: i64 = 2;
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum TopicRef {
     Name(String),
     Id([u8; 16]),
-}
-
-/// A topic of a request, with the partitions that it names.
-#[derive(Debug, Clone)]
-pub struct Topic {
-    pub topic: TopicRef,
-    pub partitions: Vec<i32>,
 }
 
 #[derive(Debug, Clone)]
@@ -33,13 +28,10 @@ pub struct Request {
     pub api_version: u16,
     pub correlation_id: i32,
     pub client_id: String,
-    pub topics: Vec<Topic>,
-    /// Metadata of all topics there are.
+    pub topics: Vec<TopicRef>,
+    /// Of Metadata and the like: it asks for all topics there are.
     pub all_topics: bool,
-    /// Its API names topics, though this request may name none.
-    pub topic_api: bool,
-    pub group: String,
-    pub coordinator_keys: Vec<String>,
+    /// None of an `ApiVersions` newer than we know.
     pub body: Option<Value>,
 }
 
@@ -47,7 +39,7 @@ impl Request {
     /// From a frame without its length. Malformed also for an API or version that nobody knows,
     /// other than of `ApiVersions`, which is how clients find out.
     pub fn parse(frame: &[u8]) -> Result<Self> {
-        let mut reader = Reader(frame);
+        let mut reader = Reader::new(frame);
         let number = |n: i64| u16::try_from(n).map_err(|_| Malformed);
         let api_key = number(reader.number(2)?)?;
         let api_version = number(reader.number(2)?)?;
@@ -60,142 +52,104 @@ impl Request {
             client_id,
             topics: Vec::new(),
             all_topics: false,
-            topic_api: false,
-            group: String::new(),
-            coordinator_keys: Vec::new(),
             body: None,
         };
-        let Some(message) = Schemas::get().request(api_key, api_version) else {
+        let Some(message) = made.message() else {
             return if api_key == api::API_VERSIONS { Ok(made) } else { Err(Malformed) };
         };
         if message.header_version >= 2 {
             reader.tagged()?;
         }
         let body = reader.value(&message.body)?;
-        if !reader.0.is_empty() {
+        if reader.left() > 0 {
             return Err(Malformed);
         }
-        made.visit(&message.body, &body, "", None);
-        if api_key == api::METADATA {
-            let topics = field(&message.body, &body, "topics");
-            let none = topics.is_some_and(|t| t.items().is_empty());
-            made.all_topics =
-                matches!(topics, Some(Value::Array(None))) || (api_version == 0 && none);
-        }
+        made.visit(&message.body, &body, "");
+        let topics = field(&message.body, &body, "topics");
+        let none = topics.is_some_and(|t| t.items().is_empty());
+        made.all_topics = match api_key {
+            api::METADATA if api_version > 0 => matches!(topics, Some(Value::Array(None))),
+            api::METADATA | api::DESCRIBE_TOPIC_PARTITIONS => none,
+            _ => false,
+        };
         made.body = Some(body);
         Ok(made)
     }
 
-    pub fn acks(&self) -> Option<i64> {
-        let shape = &Schemas::get().request(self.api_key, self.api_version)?.body;
-        match field(shape, self.body.as_ref()?, "acks") {
-            Some(Value::Number(acks)) => Some(*acks),
+    pub fn message(&self) -> Option<&'static Message> {
+        Schemas::get().request(self.api_key, self.api_version)
+    }
+
+    /// A field of the body itself, with its shape.
+    pub fn field(&self, name: &str) -> Option<(&'static Type, &Value)> {
+        let shape = &self.message()?.body;
+        Some((shape.field(name)?, field(shape, self.body.as_ref()?, name)?))
+    }
+
+    pub fn number(&self, name: &str) -> Option<i64> {
+        match self.field(name)?.1 {
+            Value::Number(number) => Some(*number),
             _ => None,
         }
     }
 
-    pub fn number(&self, name: &str) -> i64 {
-        let shape = Schemas::get().request(self.api_key, self.api_version).map(|m| &m.body);
-        match (shape, &self.body) {
-            (Some(shape), Some(body)) => match field(shape, body, name) {
-                Some(Value::Number(number)) => *number,
-                _ => 0,
-            },
-            _ => 0,
-        }
-    }
-
-    /// `inside` is the name of the array that the value is an element of; `topic` the topic's index.
-    fn visit(&mut self, shape: &Type, value: &Value, inside: &str, topic: Option<usize>) {
+    /// `inside` is the name of the array that the value is an element of.
+    fn visit(&mut self, shape: &Type, value: &Value, inside: &str) {
         match (shape, value) {
-            (Type::Struct(fields), Value::Struct(values)) => {
-                let topic = self.topic_of(fields, values, inside).or(topic);
+            // Forgotten topics of a Fetch are not asked for.
+            (Type::Struct(fields), Value::Struct(values)) if inside != "forgotten_topics_data" => {
+                self.topics.extend(topics_of(shape, value, inside));
                 for ((name, shape), value) in fields.iter().zip(values) {
-                    self.field(name, shape, value, topic);
+                    self.visit_field(name, shape, value);
                 }
             }
-            (Type::Optional(inner), value) => self.visit(inner, value, inside, topic),
+            (Type::Optional(inner), value) => self.visit(inner, value, inside),
             _ => {}
         }
     }
 
-    fn field(&mut self, name: &str, shape: &Type, value: &Value, topic: Option<usize>) {
+    fn visit_field(&mut self, name: &str, shape: &Type, value: &Value) {
+        let named = |text: &String| TopicRef::Name(text.clone());
         match (shape, value) {
-            (Type::Array { element, .. }, Value::Array(items)) => {
-                self.topic_api |= is_topic_array(element, name);
-                for item in items.iter().flatten() {
+            (Type::Array { element, .. }, Value::Array(Some(items))) => {
+                for item in items {
                     match (name, item) {
                         (
-                            "topic_names" | "subscribed_topic_names" | "source_topics",
+                            "topic_names"
+                            | "subscribed_topic_names"
+                            | "source_topics"
+                            | "source_topic_regex"
+                            | "repartition_sink_topics",
                             Value::Text(Some(text)),
-                        ) => {
-                            let topic = TopicRef::Name(text.clone());
-                            self.topics.push(Topic { topic, partitions: Vec::new() });
-                        }
-                        ("coordinator_keys", Value::Text(Some(text))) => {
-                            self.coordinator_keys.push(text.clone());
-                        }
-                        ("partitions" | "partition_indexes", Value::Number(partition)) => {
-                            self.partition(topic, *partition);
-                        }
-                        _ => self.visit(element, item, name, topic),
+                        ) => self.topics.push(named(text)),
+                        _ => self.visit(element, item, name),
                     }
                 }
             }
-            (_, Value::Number(n)) if is_partition(name) => self.partition(topic, *n),
             // Topics by pattern: allowed only to whom all topics are.
             (_, Value::Text(Some(text))) if name.ends_with("_topic_regex") && !text.is_empty() => {
-                let topic = TopicRef::Name(text.clone());
-                self.topics.push(Topic { topic, partitions: Vec::new() });
+                self.topics.push(named(text));
             }
-            (_, Value::Text(Some(text))) if name == "group_id" => self.group.clone_from(text),
-            (_, Value::Text(Some(text))) if name == "key" => {
-                self.coordinator_keys.push(text.clone());
-            }
-            _ => self.visit(shape, value, name, topic),
+            _ => self.visit(shape, value, name),
         }
     }
+}
 
-    /// The topic that a struct is about: forgotten ones of a Fetch are not asked for.
-    fn topic_of(
-        &mut self,
-        fields: &[(Box<str>, Type)],
-        values: &[Value],
-        inside: &str,
-    ) -> Option<usize> {
-        let resource = fields.iter().zip(values).any(|((name, _), value)| {
-            &**name == "resource_type" && *value == Value::Number(RESOURCE_TOPIC)
-        });
-        let mut found = None;
-        let mut second = None; // a name beside an id: whichever the broker goes by is judged
-        for ((name, _), value) in fields.iter().zip(values) {
-            match value {
-                Value::Text(Some(text))
-                    if is_topic_name(name, inside) || (resource && &**name == "resource_name") =>
-                {
-                    second = found.replace(TopicRef::Name(text.clone()));
-                }
-                Value::Uuid(id) if &**name == "topic_id" && *id != [0; 16] => {
-                    second = found.replace(TopicRef::Id(*id));
-                }
-                _ => {}
-            }
+/// The topic that a struct is about; both where it has a name and an id, since whichever the
+/// broker goes by is judged.
+pub fn topics_of(shape: &Type, value: &Value, inside: &str) -> Vec<TopicRef> {
+    let (Type::Struct(fields), Value::Struct(values)) = (shape, value) else { return Vec::new() };
+    let resource = field(shape, value, "resource_type") == Some(&Value::Number(RESOURCE_TOPIC));
+    let of = |((name, _), value): (&(Box<str>, Type), &Value)| match value {
+        Value::Text(Some(text))
+            if is_topic_name(name, inside) || (resource && &**name == "resource_name") =>
+        {
+            Some(TopicRef::Name(text.clone()))
         }
-        if inside == "forgotten_topics_data" {
-            return None;
-        }
-        let topic = found?;
-        let nothing = Vec::new();
-        self.topics.extend(second.map(|topic| Topic { topic, partitions: nothing }));
-        self.topics.push(Topic { topic, partitions: Vec::new() });
-        Some(self.topics.len() - 1)
-    }
-
-    fn partition(&mut self, topic: Option<usize>, number: i64) {
-        if let (Some(topic), Ok(number)) = (topic, i32::try_from(number)) {
-            self.topics[topic].partitions.push(number);
-        }
-    }
+        Value::Uuid(id) if &**name == "topic_id" && *id != [0; 16] => Some(TopicRef::Id(*id)),
+        _ => None,
+    };
+    fields.iter().zip(values).filter_map(of).collect()
 }
 
 /// The value of a field of a struct.
@@ -205,21 +159,6 @@ pub fn field<'a>(shape: &Type, value: &'a Value, wanted: &str) -> Option<&'a Val
     values.get(index)
 }
 
-pub fn is_topic_name(name: &str, inside: &str) -> bool {
-    matches!(name, "topic" | "topic_name")
-        || (name == "name" && (inside.contains("topic") || inside == "responses"))
-}
-
-pub fn is_partition(name: &str) -> bool {
-    matches!(name, "partition" | "partition_index" | "index")
-}
-
-/// An array whose elements are topics, by name or id.
-pub fn is_topic_array(element: &Type, array: &str) -> bool {
-    match element {
-        Type::Struct(fields) => {
-            fields.iter().any(|(name, _)| is_topic_name(name, array) || &**name == "topic_id")
-        }
-        _ => matches!(array, "topic_names" | "subscribed_topic_names"),
-    }
+fn is_topic_name(name: &str, inside: &str) -> bool {
+    matches!(name, "topic" | "topic_name") || (name == "name" && inside.contains("topic"))
 }

@@ -1,46 +1,18 @@
-//! Metadata, the one API whose messages we write anew: denied topics do not reach the broker, which
-//! might create them, and are added to its answer with their error.
+//! Metadata and the like, the responses that we write anew: of all topics they show only the
+//! allowed ones.
 
 use crate::codec::{Value, Writer};
-use crate::deny::error;
-use crate::request::{Request, Topic, TopicRef, api, field};
-use crate::schema::{Schemas, Type};
-
-/// A request without the topics that are denied, as a frame.
-pub fn without_topics(request: &Request, denied: &[Topic]) -> Vec<u8> {
-    let (Some(message), Some(Value::Struct(values))) =
-        (Schemas::get().request(request.api_key, request.api_version), &request.body)
-    else {
-        return Vec::new();
-    };
-    let Type::Struct(fields) = &message.body else { return Vec::new() };
-    let mut values = values.clone();
-    for ((name, shape), value) in fields.iter().zip(&mut values) {
-        if let (true, Type::Array { element, .. }, Value::Array(Some(items))) =
-            (&**name == "topics", shape, value)
-        {
-            items.retain(|item| !denied.iter().any(|topic| is_about(element, item, topic)));
-        }
-    }
-    let mut writer = Writer::default();
-    header(
-        &mut writer,
-        request.api_key,
-        request.api_version,
-        request.correlation_id,
-        &request.client_id,
-    );
-    if message.header_version >= 2 {
-        writer.varint(0);
-    }
-    write(&mut writer, &message.body, &Value::Struct(values));
-    writer.into_frame()
-}
+use crate::deny::Codes;
+use crate::request::{TopicRef, api, field};
+use crate::schema::Type;
 
 /// A Metadata request of ours for topics by id.
 pub fn metadata_by_id(ids: &[[u8; 16]], version: u16, correlation: i32, client: &str) -> Vec<u8> {
     let mut writer = Writer::default();
-    header(&mut writer, api::METADATA, version, correlation, client);
+    writer.number(2, api::METADATA.into());
+    writer.number(2, version.into());
+    writer.number(4, correlation.into());
+    writer.text(false, Some(client));
     writer.varint(0);
     writer.count(true, ids.len());
     for id in ids {
@@ -52,13 +24,6 @@ pub fn metadata_by_id(ids: &[[u8; 16]], version: u16, correlation: i32, client: 
     writer.number(1, 0); // nor say what we may do with them
     writer.varint(0);
     writer.into_frame()
-}
-
-fn header(to: &mut Writer, key: u16, version: u16, correlation: i32, client: &str) {
-    to.number(2, key.into());
-    to.number(2, version.into());
-    to.number(4, correlation.into());
-    to.text(false, Some(client));
 }
 
 /// Topic ids and names of a Metadata response.
@@ -82,7 +47,7 @@ pub fn ids_of(shape: &Type, body: &Value) -> Vec<([u8; 16], String)> {
 pub fn show_allowed(
     shape: &Type,
     body: &mut Value,
-    denied: &[Topic],
+    denied: &Codes,
     all: bool,
     allows: impl Fn(&str) -> bool,
 ) {
@@ -91,30 +56,39 @@ pub fn show_allowed(
     else {
         return;
     };
-    let Some(index) = fields.iter().position(|(name, _)| &**name == "topics") else { return };
-    if let Some(Value::Array(Some(items))) = values.get_mut(index) {
-        if all {
-            items.retain(|item| match field(element, item, "name") {
-                Some(Value::Text(Some(name))) => allows(name),
-                _ => false,
-            });
-        }
-        for topic in denied {
-            items.push(default_topic(element, topic, error::TOPIC_AUTHORIZATION_FAILED));
+    let allowed = |shape: &Type, value: &Value, name: &str| match field(shape, value, name) {
+        Some(Value::Text(Some(name))) => allows(name),
+        _ => false,
+    };
+    for ((name, shape), value) in fields.iter().zip(values) {
+        match (&**name, shape, value) {
+            ("topics", _, Value::Array(Some(items))) => {
+                items.retain(|item| !all || allowed(element, item, "name"));
+                items.extend(
+                    denied.iter().map(|(topic, &code)| default_topic(element, topic, code)),
+                );
+            }
+            // Where the list goes on. It ends rather than tell of a topic that is denied.
+            ("next_cursor", Type::Optional(inner), value)
+                if !allowed(inner, value, "topic_name") =>
+            {
+                *value = Value::Opaque;
+            }
+            _ => {}
         }
     }
 }
 
 /// A topic of a Metadata response that says nothing but its error.
-pub fn default_topic(element: &Type, topic: &Topic, code: i16) -> Value {
+fn default_topic(element: &Type, topic: &TopicRef, code: i16) -> Value {
     let Type::Struct(fields) = element else { return Value::Opaque };
-    let values = fields.iter().map(|(name, shape)| match (&**name, shape, &topic.topic) {
+    let values = fields.iter().map(|(name, shape)| match (&**name, shape, topic) {
         ("name", _, TopicRef::Name(text)) => Value::Text(Some(text.clone())),
         ("topic_id", _, TopicRef::Id(id)) => Value::Uuid(*id),
         ("error_code", ..) => Value::Number(code.into()),
         ("topic_authorized_operations", ..) => Value::Number(i32::MIN.into()),
         (_, Type::Uuid, _) => Value::Uuid([0; 16]),
-        (_, Type::Text { .. }, _) => Value::Text(None),
+        (_, Type::Text { nullable, .. }, _) => Value::Text((!nullable).then(String::new)),
         (_, Type::Array { .. }, _) => Value::Array(Some(Vec::new())),
         (_, Type::Fixed(_), _) => Value::Number(0),
         _ => Value::Opaque,
@@ -126,7 +100,7 @@ pub fn write(to: &mut Writer, shape: &Type, value: &Value) {
     match (shape, value) {
         (Type::Fixed(bytes), Value::Number(number)) => to.number(*bytes, *number),
         (Type::Uuid, Value::Uuid(id)) => to.0.extend_from_slice(id),
-        (Type::Text { compact }, Value::Text(text)) => to.text(*compact, text.as_deref()),
+        (Type::Text { compact, .. }, Value::Text(text)) => to.text(*compact, text.as_deref()),
         (Type::Array { compact, element }, Value::Array(Some(items))) => {
             to.count(*compact, items.len());
             for item in items {
@@ -146,7 +120,11 @@ pub fn write(to: &mut Writer, shape: &Type, value: &Value) {
             }
         }
         (Type::Bytes { compact }, _) => to.no_bytes(*compact),
-        (Type::Optional(_), _) => to.number(1, -1),
+        (Type::Optional(_), Value::Opaque) => to.number(1, -1),
+        (Type::Optional(inner), value) => {
+            to.number(1, 1);
+            write(to, inner, value);
+        }
         _ => to.varint(0),
     }
 }
@@ -157,15 +135,4 @@ fn topics_element(shape: &Type) -> Option<&Type> {
         Type::Array { element, .. } if &**name == "topics" => Some(&**element),
         _ => None,
     })
-}
-
-fn is_about(element: &Type, item: &Value, topic: &Topic) -> bool {
-    match &topic.topic {
-        TopicRef::Name(name) => {
-            matches!(field(element, item, "name"), Some(Value::Text(Some(text))) if text == name)
-        }
-        TopicRef::Id(id) => {
-            matches!(field(element, item, "topic_id"), Some(Value::Uuid(other)) if other == id)
-        }
-    }
 }

@@ -11,6 +11,7 @@ pub enum Type {
     Uuid,
     Text {
         compact: bool,
+        nullable: bool,
     },
     Bytes {
         compact: bool,
@@ -24,6 +25,14 @@ pub enum Type {
     /// A struct behind a byte that says whether it is there.
     Optional(Box<Type>),
     Tagged,
+}
+
+impl Type {
+    /// A field of a struct.
+    pub fn field(&self, wanted: &str) -> Option<&Self> {
+        let Self::Struct(fields) = self else { return None };
+        fields.iter().find_map(|(name, shape)| (&**name == wanted).then_some(shape))
+    }
 }
 
 #[derive(Debug)]
@@ -52,7 +61,8 @@ impl Schemas {
     pub fn response(&self, key: u16, version: u16) -> Option<&Message> {
         self.responses.get(&(key, version))
     }
-    #[cfg(test)]
+
+    #[cfg(any(test, feature = "samples"))]
     pub fn versions(&self) -> impl Iterator<Item = (u16, u16)> + '_ {
         self.requests.keys().copied()
     }
@@ -95,8 +105,8 @@ fn parse_type(rest: &mut &str) -> Option<Type> {
         '4' => Type::Fixed(4),
         '8' => Type::Fixed(8),
         'u' => Type::Uuid,
-        's' | 'n' => Type::Text { compact: false },
-        'S' | 'N' => Type::Text { compact: true },
+        's' | 'n' => Type::Text { compact: false, nullable: first == 'n' },
+        'S' | 'N' => Type::Text { compact: true, nullable: first == 'N' },
         'b' | 'd' => Type::Bytes { compact: false },
         'B' => Type::Bytes { compact: true },
         'v' => Type::Varint,
