@@ -29,10 +29,11 @@ def client(node: Node, timeout: float = 35.0) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=transport, base_url="http://agent", timeout=timeout)
 
 
-def start_agent(node: Node, resources: Path) -> subprocess.Popen[bytes]:
+def start_agent(node: Node, resources: Path, *options: str) -> subprocess.Popen[bytes]:
     """Detached, in the node's namespace; its log is ``agent.log`` in the run directory."""
     cli = Path(sys.executable).parent / "sidegate"
     command = [str(cli), "agent", "--resources", str(resources.resolve()), "--node", node.name]
+    command += options
     with (node.run_dir / "agent.log").open("ab") as log:
         return subprocess.Popen(
             node.inside([*command, "--device", UPLINK]),

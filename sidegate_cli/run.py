@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +24,9 @@ def agent(
     ] = None,
     node: Node = "default",
     device: Annotated[list[str] | None, typer.Option(help="Uplink; may be repeated.")] = None,
+    module: Annotated[
+        Path | None, typer.Option(help="The library that Envoy loads.", dir_okay=False)
+    ] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Run the agent of a node in this network namespace until a signal."""
@@ -35,6 +39,8 @@ def agent(
         resources=resources,
         devices=tuple(device or ()),
     )
+    if module:
+        config = replace(config, module=module)
     raise typer.Exit(run(config, log_level))
 
 
