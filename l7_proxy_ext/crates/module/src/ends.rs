@@ -1,6 +1,6 @@
 //! Both ends of connections between two addresses, with the policies in force there.
 
-use crate::facts::{Facts, mapped};
+use crate::facts::Facts;
 use crate::ipcache::{IpCache, Owner};
 use foldhash::HashMap;
 use sidegate_policy::Endpoint;
@@ -65,7 +65,7 @@ pub fn ends(
     ipcache: &IpCache,
     policies: &Policies,
 ) -> Option<Rc<Ends>> {
-    let addresses = [mapped(facts.source.ip()), mapped(facts.destination.ip())];
+    let addresses = facts.addresses();
     MEMORY.with_borrow_mut(|memory| {
         if memory.generation != generation || memory.ends.len() >= REMEMBERED {
             memory.ends.clear();

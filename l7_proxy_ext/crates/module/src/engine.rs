@@ -143,6 +143,7 @@ impl Judgement {
             IpAddr::V4(ip) => ip.octets().to_vec(),
             IpAddr::V6(ip) => ip.octets().to_vec(),
         };
+        let (source, destination) = (facts.source(), facts.destination());
         let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
         let rule = self.policy().and_then(|policy| policy.rule(self.direction, &self.decision));
         VerdictRecord {
@@ -155,10 +156,10 @@ impl Judgement {
             rule: rule.unwrap_or_default().to_owned(),
             source_identity: self.ends.source_identity,
             destination_identity: self.ends.destination_identity,
-            source_address: octets(facts.source.ip()),
-            destination_address: octets(facts.destination.ip()),
-            source_port: facts.source.port().into(),
-            destination_port: facts.destination.port().into(),
+            source_address: octets(source.ip()),
+            destination_address: octets(destination.ip()),
+            source_port: source.port().into(),
+            destination_port: destination.port().into(),
             count: 1,
             ..VerdictRecord::default()
         }

@@ -5,45 +5,64 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// The key in Envoy's filter state.
 pub const KEY: &str = "sidegate.connection";
-const LEN: usize = 36;
 
-/// Both ends of a connection, as the client sees them.
-#[derive(Clone, Copy, Debug)]
-pub struct Facts {
-    pub source: SocketAddr,
-    pub destination: SocketAddr,
-}
+/// Both ends of a connection, as the client sees them: two times an address (v4 mapped into v6,
+/// as in the `ipcache` map) and a port, in network byte order. Kept as bytes, for that is how each
+/// request finds them.
+#[derive(Clone, Copy)]
+pub struct Facts([u8; LEN]);
+
+const END: usize = 18;
+const LEN: usize = 2 * END;
 
 impl Facts {
     /// None unless both ends are IP addresses. `original_dst` has to run before.
     pub fn of(envoy: &Listener) -> Option<Self> {
-        Some(Self { source: envoy.remote()?, destination: envoy.local()? })
-    }
-
-    /// Two times a v6 (or v4-mapped) address and a port in network byte order.
-    pub fn to_bytes(self) -> [u8; LEN] {
         let mut bytes = [0; LEN];
-        for (end, bytes) in [self.source, self.destination].iter().zip(bytes.chunks_mut(LEN / 2)) {
+        for (end, bytes) in [envoy.remote()?, envoy.local()?].iter().zip(bytes.chunks_mut(END)) {
             bytes[..16].copy_from_slice(&mapped(end.ip()));
             bytes[16..].copy_from_slice(&end.port().to_be_bytes());
         }
-        bytes
+        Some(Self(bytes))
     }
 
-    /// None if these are not the bytes of [`Self::to_bytes`].
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// None if these are not the bytes of [`Self::bytes`].
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let bytes: &[u8; LEN] = bytes.try_into().ok()?;
-        let end = |bytes: &[u8]| {
-            let ip = Ipv6Addr::from(<[u8; 16]>::try_from(&bytes[..16]).ok()?).to_canonical();
-            Some(SocketAddr::new(ip, u16::from_be_bytes([bytes[16], bytes[17]])))
-        };
-        let (source, destination) = bytes.split_at(LEN / 2);
-        Some(Self { source: end(source)?, destination: end(destination)? })
+        bytes.try_into().ok().map(Self)
+    }
+
+    /// Source and destination.
+    pub fn addresses(&self) -> [[u8; 16]; 2] {
+        [0, END].map(|at| std::array::from_fn(|index| self.0[at + index]))
+    }
+
+    pub fn destination_port(&self) -> u16 {
+        self.port(END)
+    }
+
+    pub fn source(&self) -> SocketAddr {
+        self.end(0)
+    }
+
+    pub fn destination(&self) -> SocketAddr {
+        self.end(END)
+    }
+
+    fn port(&self, at: usize) -> u16 {
+        u16::from_be_bytes([self.0[at + 16], self.0[at + 17]])
+    }
+
+    fn end(&self, at: usize) -> SocketAddr {
+        let ip = Ipv6Addr::from(self.addresses()[at / END]).to_canonical();
+        SocketAddr::new(ip, self.port(at))
     }
 }
 
-/// An address as the `ipcache` map has it.
-pub fn mapped(ip: IpAddr) -> [u8; 16] {
+fn mapped(ip: IpAddr) -> [u8; 16] {
     match ip {
         IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
         IpAddr::V6(ip) => ip.octets(),

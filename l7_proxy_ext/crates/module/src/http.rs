@@ -102,7 +102,7 @@ impl HttpFilter for Http {
 
 fn judge(engine: &Engine, envoy: &Exchange, facts: &Facts, request: &Request) -> Judgement {
     let request = Live { request, envoy };
-    let port = facts.destination.port();
+    let port = facts.destination_port();
     engine.judge(facts, |endpoint, direction, peer| endpoint.http(direction, peer, port, &request))
 }
 
@@ -144,7 +144,7 @@ impl Judged {
         let key = MergeKey::new((
             (judgement.endpoint_id(), judgement.revision(), judgement.direction as i32),
             (judgement.ends.source_identity, judgement.ends.destination_identity),
-            (self.facts.source.ip(), self.facts.destination),
+            (self.facts.addresses(), self.facts.destination_port()),
             (judgement.decision.reason as i32, judgement.decision.rule),
             (&self.request.text, self.request.method, self.request.path, status),
         ));

@@ -87,7 +87,7 @@ impl ByPolicy {
             client_id: question.client_id,
             topic: question.topic,
         };
-        let port = self.facts.destination.port();
+        let port = self.facts.destination_port();
         self.engine.judge(&self.facts, |endpoint, direction, peer| {
             endpoint.kafka(direction, peer, port, &request)
         })
@@ -135,7 +135,7 @@ impl Judge for ByPolicy {
         }
         let key = MergeKey::new((
             (judgement.endpoint_id(), judgement.revision(), judgement.direction as i32),
-            (self.facts.source.ip(), self.facts.destination, &request.client_id),
+            (self.facts.addresses(), self.facts.destination_port(), &request.client_id),
             (request.api_key, request.api_version, topics),
         ));
         self.engine.verdicts().merge(key, 0, record);

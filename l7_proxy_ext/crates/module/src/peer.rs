@@ -10,7 +10,7 @@ pub struct Peer;
 impl ListenerFilter for Peer {
     fn on_accept(&mut self, envoy: &Listener) -> Accept {
         match Facts::of(envoy) {
-            Some(facts) if envoy.set_filter_state(KEY, &facts.to_bytes()) => Accept::Continue,
+            Some(facts) if envoy.set_filter_state(KEY, facts.bytes()) => Accept::Continue,
             _ => Accept::Close,
         }
     }

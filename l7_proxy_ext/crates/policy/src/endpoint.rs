@@ -4,9 +4,9 @@ use crate::http::{HttpRequest, HttpRules};
 use crate::kafka::{KafkaRequest, KafkaRules};
 use crate::path::normalize;
 use crate::{Fault, PolicyError};
+use foldhash::HashMap;
 use sidegate_proto::v1;
 use std::borrow::Cow;
-use std::collections::HashMap;
 
 /// What was decided, why, and the number of the rule that did: [`Endpoint::rule`] names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,7 +138,7 @@ impl Direction {
     fn compile(policy: &v1::DirectionPolicy) -> Result<Self, PolicyError> {
         let mut compiled =
             Self { enforced: policy.enforced, audit: policy.audit, ..Self::default() };
-        let mut numbers = HashMap::new();
+        let mut numbers = HashMap::default();
         for rule in &policy.rules {
             compiled
                 .add(rule, &mut numbers)

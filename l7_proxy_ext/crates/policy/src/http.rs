@@ -2,10 +2,10 @@
 
 use crate::Fault;
 use crate::pattern::{self, Pattern};
+use foldhash::HashMap;
 use regex::bytes::RegexSet;
 use sidegate_proto::v1;
 use std::borrow::Cow;
-use std::collections::HashMap;
 
 /// A request as the rules see it. Values are bytes: nothing says that they are UTF-8.
 pub trait HttpRequest {

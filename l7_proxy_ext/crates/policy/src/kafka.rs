@@ -1,7 +1,7 @@
 //! Kafka rules of one group, indexed by topic.
 
+use foldhash::HashMap;
 use sidegate_proto::v1;
-use std::collections::HashMap;
 
 /// One topic of a request, or the request itself if its API names none.
 #[derive(Clone, Copy, Debug)]

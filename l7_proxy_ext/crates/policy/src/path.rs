@@ -38,8 +38,12 @@ pub fn normalize(target: &[u8]) -> Cow<'_, [u8]> {
 
 /// Whether there is nothing to do; may say no to a path that is normal.
 fn is_normal(path: &[u8]) -> bool {
-    !path.iter().any(|byte| matches!(byte, b'%' | b'\\'))
-        && !path.windows(2).any(|pair| matches!(pair, b"//" | b"/."))
+    let mut after_slash = false;
+    !path.iter().any(|&byte| {
+        let odd = matches!(byte, b'%' | b'\\') || after_slash && matches!(byte, b'/' | b'.');
+        after_slash = byte == b'/';
+        odd
+    })
 }
 
 fn decode(path: &[u8]) -> Vec<u8> {
