@@ -36,14 +36,18 @@ def test_every_probe_of_the_quickstart_comes_out_as_expected() -> None:
     assert "20 of 20 as expected" in done.stdout
 
 
-@pytest.fixture(scope="module")
-def kafka() -> Iterator[Sandbox]:
-    made = Sandbox(EXAMPLE, f"l{os.getpid()}")
-    log = made.node.sandbox_dir / "pods" / "default_kafka" / "broker" / "log"
+def await_topics(sandbox: Sandbox) -> None:
+    log = sandbox.node.sandbox_dir / "pods" / "default_kafka" / "broker" / "log"
     end = time.monotonic() + 40
     while "Created topic audit" not in log.read_text(errors="replace"):
         assert time.monotonic() < end, "the broker did not come up"
         time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def kafka() -> Iterator[Sandbox]:
+    made = Sandbox(EXAMPLE, f"l{os.getpid()}")
+    await_topics(made)
     try:
         yield made
     finally:

@@ -80,25 +80,38 @@ func monotonic() int64 {
 	return now.Nano()
 }
 
+func askHTTP(asking *http.Client, target string) func() int {
+	return func() int {
+		response, err := asking.Get(target)
+		if err != nil {
+			return 0
+		}
+		_, _ = io.Copy(io.Discard, response.Body)
+		_ = response.Body.Close()
+		return response.StatusCode
+	}
+}
+
 // hold asks again and again over one live connection and prints each change of the status.
 func hold(arguments []string) error {
 	flags := flag.NewFlagSet("hold", flag.ExitOnError)
 	http2 := flags.Bool("http2", false, "")
+	rpc := flags.Bool("grpc", false, "a health check of host:port; the status is gRPC's code")
 	interval := flags.Duration("interval", time.Millisecond, "")
 	duration := flags.Duration("duration", 10*time.Second, "")
 	target, err := parse(flags, arguments)
 	if err != nil {
 		return err
 	}
-	asking := client(*http2, 5*time.Second)
+	ask := askHTTP(client(*http2, 5*time.Second), target)
+	if *rpc {
+		if ask, err = askGRPC(target); err != nil {
+			return err
+		}
+	}
 	last := -1
 	for end := time.Now().Add(*duration); time.Now().Before(end); time.Sleep(*interval) {
-		status := 0
-		if response, err := asking.Get(target); err == nil {
-			_, _ = io.Copy(io.Discard, response.Body)
-			_ = response.Body.Close()
-			status = response.StatusCode
-		}
+		status := ask()
 		if status != last {
 			if err := emit(map[string]any{"status": status, "t": monotonic()}); err != nil {
 				return err

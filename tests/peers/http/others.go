@@ -45,6 +45,21 @@ func callGRPC(arguments []string) error {
 	return emit(map[string]any{"code": status.Code(err).String(), "message": message})
 }
 
+// askGRPC asks for the health of a server and gives the code of the answer.
+func askGRPC(target string) (func() int, error) {
+	connection, err := grpc.NewClient("passthrough:///"+target,
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy())
+	if err != nil {
+		return nil, err
+	}
+	return func() int {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		_, err := healthpb.NewHealthClient(connection).Check(ctx, &healthpb.HealthCheckRequest{})
+		return int(status.Code(err))
+	}, nil
+}
+
 // talk sends one WebSocket message and prints whether it came back.
 func talk(arguments []string) error {
 	flags := flag.NewFlagSet("ws", flag.ExitOnError)
