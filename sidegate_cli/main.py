@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import typer
 
-from sidegate_cli import inspect, observe, policy, resources, run
+from sidegate_cli import inspect, observe, policy, resources, run, trace
 from sidegate_cli.failure import Failure
 
 app = typer.Typer(
@@ -29,7 +29,7 @@ app.add_typer(inspect.bpf_map, name="map")
 app.add_typer(inspect.envoy, name="envoy")
 app.add_typer(run.sandbox, name="sandbox")
 app.command("agent")(run.agent)
-app.add_typer(run.trace, name="trace")
+app.add_typer(trace.trace, name="trace")
 app.command()(inspect.version)
 
 

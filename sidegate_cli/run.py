@@ -1,4 +1,4 @@
-"""What runs rather than asks: the agent, the sandbox, the kernel's own trace."""
+"""What runs rather than asks: the agent and the sandbox."""
 
 # ruff: noqa: PLC0415 - what a command needs is loaded when it runs, so that --help is quick
 
@@ -15,7 +15,6 @@ from sidegate_cli.failure import Failure
 from sidegate_cli.options import Node, group
 
 sandbox = group("Pods as namespaced processes on this machine.")
-trace = group("What the kernel itself drops and retransmits (BCC tools, an optional extra).")
 
 
 def agent(
@@ -67,18 +66,6 @@ def sandbox_exec(
 def sandbox_stop(node: Node = "default") -> None:
     """End a running sandbox, or clean up what a killed one left."""
     raise typer.Exit(_part("sandbox.run").stop(node))
-
-
-@trace.command("drops")
-def trace_drops(node: Node = "default") -> None:
-    """Packets that the kernel drops, with its reason."""
-    raise typer.Exit(_part("tracing.main").drops(node))
-
-
-@trace.command("tcp")
-def trace_tcp(node: Node = "default") -> None:
-    """Retransmits and state changes of TCP connections."""
-    raise typer.Exit(_part("tracing.main").tcp(node))
 
 
 def _part(name: str) -> Any:
