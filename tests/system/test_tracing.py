@@ -28,6 +28,14 @@ def sandbox() -> Iterator[Sandbox]:
         made.close()
 
 
+def missing() -> str:
+    try:
+        check()
+    except Missing as error:
+        return str(error)
+    return ""
+
+
 def traced(sandbox: Sandbox, what: str, url: str) -> tuple[int, list[dict[str, Any]], str]:
     command = [str(CLI), "trace", what, "--node", sandbox.node.name, "--seconds", "4", "-o", "json"]
     with subprocess.Popen(
@@ -44,12 +52,10 @@ def traced(sandbox: Sandbox, what: str, url: str) -> tuple[int, list[dict[str, A
 
 @pytest.mark.parametrize("what", ["drops", "tcp"])
 def test_the_kernels_events_name_the_pods(sandbox: Sandbox, what: str) -> None:
-    try:
-        check()
-    except Missing as missing:
+    if lacking := missing():
         code, events, said = traced(sandbox, what, "http://server:8080/")
         assert (code, events) == (3, [])
-        assert said.strip() == f"sidegate: trace: {missing}"
+        assert said.strip() == f"sidegate: trace: {lacking}"
         return
     sandbox.apply(policy("p", "server", ingress=[{"fromEndpoints": []}]))
     time.sleep(0.1)
