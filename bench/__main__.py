@@ -19,6 +19,7 @@ ALL: dict[str, Callable[[], Sequence[Figure]]] = {
     "change": cases.change,
     "cost": cases.cost_of_a_change,
     "datapath": cases.datapath,
+    "intake": cases.intake,
 }
 
 

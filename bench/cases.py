@@ -16,15 +16,18 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2,
 )
 from google.protobuf.json_format import MessageToDict
+from prometheus_client import CollectorRegistry
 
 from bench.figures import Figure, figure, interleaved
 from bench.rig import Rig, hold, line, policy, rig
 from datapath.codec import policy_value, policy_value_fields
 from datapath.libbpf import Map, get_pinned
+from flow_observer.observer import Observer
 from l7_proxy_ext.bootstrap import bootstrap
 from l7_proxy_ext.supervisor import envoy_binary
 from node_agent.config import AgentConfig
 from policy_engine.model import Action
+from sidegate_api.policy.v1 import policy_pb2 as pb
 from xds_server.http_listener import http_cluster
 from xds_server.listeners import http_listener
 from xds_server.resources import MODULE
@@ -135,6 +138,28 @@ def datapath() -> list[Figure]:
         return [
             figure("requests/s with an L4 policy", ratios, "ratio", against="the same pods without")
         ]
+
+
+def intake() -> list[Figure]:
+    """What the agent pays for each verdict that the module reports."""
+    record = pb.VerdictRecord(
+        verdict=pb.VERDICT_ALLOWED,
+        rule="cnp/default/orders#ingress[0].toPorts[0]",
+        source_address=bytes(4),
+        destination_address=bytes(4),
+        http=pb.HttpRecord(method="GET", path="/v1/orders", host="orders", status=200),
+        count=1,
+    )
+    wire = pb.VerdictBatch(records=[record] * 1000).SerializeToString()
+    seen = Observer(16384, lambda _: (), lambda _: "", CollectorRegistry())
+
+    def batch() -> float:
+        begin = time.process_time_ns()
+        seen.add_verdicts(pb.VerdictBatch.FromString(wire))
+        return (time.process_time_ns() - begin) / 1000 / 1000
+
+    batch()
+    return [figure("agent's CPU time for one verdict", [batch() for _ in range(31)], "us")]
 
 
 def _port(number: int) -> dict[str, str]:
