@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import socket
 from collections.abc import AsyncIterator
 from importlib.metadata import version as package_version
 from pathlib import Path
@@ -127,15 +128,16 @@ class Agent:
             loop.remove_reader(watch.fd)
 
     async def _serve_api(self) -> None:
-        socket = self.config.agent_socket
-        socket.unlink(missing_ok=True)
+        path = self.config.agent_socket
+        path.unlink(missing_ok=True)
         server = uvicorn.Server(
-            uvicorn.Config(
-                api.application(self), uds=str(socket), log_level="warning", lifespan="off"
-            )
+            uvicorn.Config(api.application(self), log_level="warning", lifespan="off")
         )
         server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-        await server._serve()
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(path))
+            path.chmod(0o660)  # whoever may write to it rules the node; nobody listens yet
+            await server._serve([listener])
 
     # -- endpoints ----------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import httpx
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn
 from rich.table import Table
@@ -20,6 +21,7 @@ from sandbox.node import Node
 from sandbox.run import SandboxError, sandbox
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "quickstart"
+_WIDE = 130  # columns that the whole table needs
 _BROKER_SECONDS = 40.0
 _NEXT = """[bold]What to try next[/bold], from another terminal:
   sidegate observe --follow
@@ -87,7 +89,8 @@ async def _broker_ready(node: Node, kubelet: Kubelet) -> None:
 
 def _probe(console: Console, node: Node) -> int:
     """Print the table; the number of probes that came out otherwise than expected."""
-    table = _table()
+    wide = console.width >= _WIDE
+    table = _table(wide)
     failed = 0
     transport = httpx.HTTPTransport(uds=str(node.run_dir / "agent.sock"))
     with httpx.Client(transport=transport, base_url="http://agent") as api:
@@ -99,17 +102,25 @@ def _probe(console: Console, node: Node) -> int:
             failed += not ok
             colour = "green" if ok else "bold red"
             seen = f"[{colour}]{seen}{'' if ok else ' ✘'}[/{colour}]"
-            table.add_row(probe.who, probe.what, probe.expect, seen, layer, rule)
+            if wide:
+                table.add_row(probe.who, probe.what, probe.expect, seen, layer, rule)
+            else:
+                what = f"{probe.what}\n  [dim]{layer}  {rule}[/dim]"
+                table.add_row(probe.who, what, probe.expect, seen)
     console.print(table)
     total = table.row_count
     console.print(f"{total - failed} of {total} as expected")
     return failed
 
 
-def _table() -> Table:
-    table = Table(title="Probes", title_justify="left")
-    for name in ("who", "what", "expected", "seen", "layer", "decided by"):
-        table.add_column(name, no_wrap=name != "decided by", overflow="fold")
+def _table(wide: bool) -> Table:
+    """Where six columns do not fit, who decided is said below what was asked."""
+    names: tuple[str, ...] = ("who", "what", "expected", "seen", "layer", "decided by")
+    if not wide:
+        names = ("who", "what / decided by", "expected", "seen")
+    table = Table(title="Probes", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for name in names:
+        table.add_column(name, no_wrap="decided" not in name, overflow="fold")
     return table
 
 

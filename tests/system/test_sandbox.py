@@ -77,6 +77,11 @@ def test_a_pod_applied_later_starts_and_a_deleted_one_goes(clean: Sandbox) -> No
     assert clean.api.get("/v1/endpoints/late").status_code == 404
 
 
+def test_the_agents_sockets_are_not_everybodys(sandbox: Sandbox) -> None:
+    for name in ("agent.sock", "xds.sock"):
+        assert (sandbox.node.run_dir / name).stat().st_mode & 0o007 == 0, name
+
+
 # -- verdicts -------------------------------------------------------------------------------------
 
 
