@@ -14,6 +14,7 @@ mod schema;
 mod session;
 mod splice;
 mod turns;
+mod versions;
 
 pub use codec::Malformed;
 pub use deny::error;

@@ -62,6 +62,15 @@ impl Schemas {
         self.responses.get(&(key, version))
     }
 
+    pub fn knows(&self, key: u16, version: u16) -> bool {
+        self.requests.contains_key(&(key, version))
+    }
+
+    /// The newest version of an API that is known; None where none is.
+    pub fn newest(&self, key: u16) -> Option<u16> {
+        self.requests.keys().filter(|(known, _)| *known == key).map(|&(_, version)| version).max()
+    }
+
     #[cfg(any(test, feature = "samples"))]
     pub fn versions(&self) -> impl Iterator<Item = (u16, u16)> + '_ {
         self.requests.keys().copied()

@@ -15,6 +15,7 @@ use crate::ruling::{Judge, Known, Question, Ruling};
 use crate::schema::Schemas;
 use crate::splice::{self, Head};
 use crate::turns::{Expected, Turn, Turns};
+use crate::versions;
 
 /// A frame that is longer is not Kafka: a TLS record or text read as a length.
 pub(crate) const MAX_FRAME: usize = 100 << 20;
@@ -86,6 +87,7 @@ impl Session {
         while !self.waiting && !self.broken {
             let judged = match frame(&self.from_client) {
                 Ok(None) => return,
+                Ok(Some(end)) if self.refused(end, out) => Ok(()),
                 Ok(Some(end)) => Request::parse(&self.from_client[4..end]).and_then(|request| {
                     if self.ask_for_ids(&request, out) {
                         return Ok(());
@@ -100,6 +102,17 @@ impl Session {
                 self.fail(out);
             }
         }
+    }
+
+    /// Answer for the broker what asks which versions there are in a version that there is not.
+    fn refused(&mut self, end: usize, out: &mut Actions) -> bool {
+        let Some((correlation_id, answer)) = versions::refusal(&self.from_client[4..end]) else {
+            return false;
+        };
+        self.from_client.drain(..end);
+        self.turns.push(correlation_id, answer.len(), Expected::Answer(answer));
+        self.flush_answers(out);
+        true
     }
 
     /// Ask the broker for the names of ids that we have not met; the request waits.
@@ -175,6 +188,9 @@ impl Session {
             api::METADATA | api::DESCRIBE_TOPIC_PARTITIONS => {
                 self.turns.push(correlation_id, size, Expected::Metadata { request, denied });
             }
+            api::API_VERSIONS => {
+                self.turns.push(correlation_id, 0, Expected::Versions(request.api_version));
+            }
             api::PRODUCE if denied.is_empty() => self.turns.push(correlation_id, 0, Expected::Pass),
             api::PRODUCE | api::FETCH | api::SHARE_FETCH => {
                 let expected = Expected::Topics { request, denied, generation };
@@ -247,15 +263,24 @@ impl Session {
                     Err(Malformed) => return Err(Malformed),
                 }
             }
-            Expected::Metadata { .. } | Expected::Ours => {
+            Expected::Metadata { .. } | Expected::Ours | Expected::Versions(_) => {
                 if !whole && length <= MAX_FRAME {
                     return Ok(false);
                 }
                 if !whole {
                     return Err(Malformed);
                 }
+                let versions = match turn.expected {
+                    Expected::Versions(version) => Some(version),
+                    _ => None,
+                };
                 let frame: Vec<u8> = self.from_broker.drain(..4 + length).collect();
-                self.metadata(&frame, judge, out)?;
+                if let Some(version) = versions {
+                    self.turns.pop();
+                    out.to_client.extend(versions::offer(&frame, version)?);
+                } else {
+                    self.metadata(&frame, judge, out)?;
+                }
             }
             Expected::Answer(_) => return Err(Malformed), // was flushed
         }

@@ -22,6 +22,8 @@ pub enum Expected {
         request: Box<Request>,
         denied: Codes,
     },
+    /// To ApiVersions of this version.
+    Versions(u16),
     /// Of our own question.
     Ours,
     /// Our answer, in its turn.

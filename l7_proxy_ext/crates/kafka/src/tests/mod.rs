@@ -4,6 +4,7 @@ mod denials;
 mod fetching;
 mod properties;
 mod requests;
+mod versions;
 
 use std::cell::{Cell, RefCell};
 
