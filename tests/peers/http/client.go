@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -16,6 +17,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// dials counts the connections of this process, to tell a kept one from a new one.
+var dials atomic.Int64
+
+func dial(ctx context.Context, network, address string) (net.Conn, error) {
+	dials.Add(1)
+	return (&net.Dialer{}).DialContext(ctx, network, address)
+}
+
 // client speaks one protocol over as few connections as it can.
 func client(http2 bool, timeout time.Duration) *http.Client {
 	var protocols http.Protocols
@@ -23,7 +32,7 @@ func client(http2 bool, timeout time.Duration) *http.Client {
 	protocols.SetUnencryptedHTTP2(http2)
 	return &http.Client{Timeout: timeout, Transport: &http.Transport{
 		Protocols: &protocols, MaxConnsPerHost: 1, DisableCompression: true,
-		DialContext: (&net.Dialer{Timeout: timeout}).DialContext,
+		DialContext: dial,
 	}}
 }
 
@@ -45,8 +54,9 @@ func get(arguments []string) error {
 	method := flags.String("method", "GET", "")
 	data := flags.String("data", "", "request body")
 	timeout := flags.Duration("timeout", 5*time.Second, "")
-	given := headers{}
+	given, late := headers{}, headers{}
 	flags.Var(given, "header", "name: value")
+	flags.Var(late, "trailer", "name: value, after the body, which is then of unsaid length")
 	target, err := parse(flags, arguments)
 	if err != nil {
 		return err
@@ -57,6 +67,12 @@ func get(arguments []string) error {
 	}
 	for name, value := range given {
 		request.Header.Set(name, value)
+	}
+	if len(late) > 0 {
+		request.ContentLength, request.Trailer = -1, http.Header{}
+	}
+	for name, value := range late {
+		request.Trailer.Set(name, value)
 	}
 	response, err := client(*http2, *timeout).Do(request)
 	if err != nil {
@@ -92,7 +108,8 @@ func askHTTP(asking *http.Client, target string) func() int {
 	}
 }
 
-// hold asks again and again over one live connection and prints each change of the status.
+// hold asks again and again over one live connection and prints each change of the status, with the
+// number of connections that it took so far.
 func hold(arguments []string) error {
 	flags := flag.NewFlagSet("hold", flag.ExitOnError)
 	http2 := flags.Bool("http2", false, "")
@@ -113,7 +130,8 @@ func hold(arguments []string) error {
 	for end := time.Now().Add(*duration); time.Now().Before(end); time.Sleep(*interval) {
 		status := ask()
 		if status != last {
-			if err := emit(map[string]any{"status": status, "t": monotonic()}); err != nil {
+			seen := map[string]any{"status": status, "t": monotonic(), "dials": dials.Load()}
+			if err := emit(seen); err != nil {
 				return err
 			}
 			last = status
@@ -122,7 +140,7 @@ func hold(arguments []string) error {
 	return nil
 }
 
-// load opens all connections at once and asks twice on each.
+// load opens all connections at once and asks twice on each; dials says how many it took.
 func load(arguments []string) error {
 	flags := flag.NewFlagSet("load", flag.ExitOnError)
 	count := flags.Int("conns", 100, "")
@@ -155,7 +173,7 @@ func load(arguments []string) error {
 		})
 	}
 	all.Wait()
-	return emit(map[string]any{"ok": ok.Load(), "failed": failed.Load()})
+	return emit(map[string]any{"ok": ok.Load(), "failed": failed.Load(), "dials": dials.Load()})
 }
 
 // parse takes flags before and after the one target, which it returns.
