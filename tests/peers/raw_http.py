@@ -2,7 +2,8 @@
 
 ``serve PORT`` answers each request with odd but lawful headers, the request's own head and the
 digest of its body in a body of a megabyte, chunked, with a trailer. ``ask HOST PORT`` prints what
-it got. ``stream HOST PORT PATH`` prints when each piece of a body came. JSON on standard output.
+it got. ``stream HOST PORT PATH`` prints each piece of an answer and when it came. JSON on standard
+output.
 """
 
 from __future__ import annotations
@@ -109,11 +110,10 @@ def ask(host: str, port: int) -> None:
 def stream_of(host: str, port: int, path: str) -> None:
     with socket.create_connection((host, port), 90) as connection:
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
-        begin, arrived, last = time.monotonic(), [], b""
+        begin, pieces = time.monotonic(), []
         while data := connection.recv(65536):
-            arrived.append(round(time.monotonic() - begin, 2))
-            last = (last + data)[-20:]
-    print(json.dumps({"arrived": arrived, "last": last.decode()}))
+            pieces.append((round(time.monotonic() - begin, 2), data.decode()))
+    print(json.dumps(pieces))
 
 
 if __name__ == "__main__":

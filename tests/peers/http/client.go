@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bufio"
+	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -16,6 +18,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// dials counts the connections of this process, to tell a kept one from a new one.
+var dials atomic.Int64
+
+func dial(ctx context.Context, network, address string) (net.Conn, error) {
+	dials.Add(1)
+	return (&net.Dialer{}).DialContext(ctx, network, address)
+}
+
 // client speaks one protocol over as few connections as it can.
 func client(http2 bool, timeout time.Duration) *http.Client {
 	var protocols http.Protocols
@@ -23,7 +33,7 @@ func client(http2 bool, timeout time.Duration) *http.Client {
 	protocols.SetUnencryptedHTTP2(http2)
 	return &http.Client{Timeout: timeout, Transport: &http.Transport{
 		Protocols: &protocols, MaxConnsPerHost: 1, DisableCompression: true,
-		DialContext: (&net.Dialer{Timeout: timeout}).DialContext,
+		DialContext: dial,
 	}}
 }
 
@@ -45,8 +55,9 @@ func get(arguments []string) error {
 	method := flags.String("method", "GET", "")
 	data := flags.String("data", "", "request body")
 	timeout := flags.Duration("timeout", 5*time.Second, "")
-	given := headers{}
+	given, late := headers{}, headers{}
 	flags.Var(given, "header", "name: value")
+	flags.Var(late, "trailer", "name: value, after the body, which is then of unsaid length")
 	target, err := parse(flags, arguments)
 	if err != nil {
 		return err
@@ -57,6 +68,12 @@ func get(arguments []string) error {
 	}
 	for name, value := range given {
 		request.Header.Set(name, value)
+	}
+	if len(late) > 0 {
+		request.ContentLength, request.Trailer = -1, http.Header{}
+	}
+	for name, value := range late {
+		request.Trailer.Set(name, value)
 	}
 	response, err := client(*http2, *timeout).Do(request)
 	if err != nil {
@@ -92,7 +109,8 @@ func askHTTP(asking *http.Client, target string) func() int {
 	}
 }
 
-// hold asks again and again over one live connection and prints each change of the status.
+// hold asks again and again over one live connection and prints each change of the status, with the
+// number of connections that it took so far.
 func hold(arguments []string) error {
 	flags := flag.NewFlagSet("hold", flag.ExitOnError)
 	http2 := flags.Bool("http2", false, "")
@@ -113,7 +131,8 @@ func hold(arguments []string) error {
 	for end := time.Now().Add(*duration); time.Now().Before(end); time.Sleep(*interval) {
 		status := ask()
 		if status != last {
-			if err := emit(map[string]any{"status": status, "t": monotonic()}); err != nil {
+			seen := map[string]any{"status": status, "t": monotonic(), "dials": dials.Load()}
+			if err := emit(seen); err != nil {
 				return err
 			}
 			last = status
@@ -122,7 +141,24 @@ func hold(arguments []string) error {
 	return nil
 }
 
-// load opens all connections at once and asks twice on each.
+// askOn asks over a connection that is open; the status, or 0 where there was no whole answer.
+func askOn(connection net.Conn, answers *bufio.Reader, request *http.Request) int {
+	_ = connection.SetDeadline(time.Now().Add(time.Minute))
+	if request.Write(connection) != nil {
+		return 0
+	}
+	response, err := http.ReadResponse(answers, request)
+	if err != nil {
+		return 0
+	}
+	if _, err = io.Copy(io.Discard, response.Body); err != nil {
+		return 0
+	}
+	return response.StatusCode
+}
+
+// load opens all connections at once and asks twice on each. There is no second attempt: an answer
+// to the second request means that the connection was kept until all were open.
 func load(arguments []string) error {
 	flags := flag.NewFlagSet("load", flag.ExitOnError)
 	count := flags.Int("conns", 100, "")
@@ -130,28 +166,34 @@ func load(arguments []string) error {
 	if err != nil {
 		return err
 	}
+	request, err := http.NewRequest(http.MethodGet, target, nil)
+	if err != nil {
+		return err
+	}
 	var ok, failed atomic.Int64
+	tell := func(status int) {
+		if status == http.StatusOK {
+			ok.Add(1)
+		} else {
+			failed.Add(1)
+		}
+	}
 	var all, open sync.WaitGroup
 	open.Add(*count)
 	for range *count {
 		all.Go(func() {
-			asking := client(false, 60*time.Second)
-			for round := range 2 {
-				response, err := asking.Get(target)
-				if err == nil {
-					_, _ = io.Copy(io.Discard, response.Body)
-					_ = response.Body.Close()
-				}
-				if err == nil && response.StatusCode == http.StatusOK {
-					ok.Add(1)
-				} else {
-					failed.Add(1)
-				}
-				if round == 0 {
-					open.Done()
-					open.Wait() // every connection is open before the second request of any
-				}
+			connection, err := net.DialTimeout("tcp", request.URL.Host, time.Minute)
+			if err != nil {
+				failed.Add(2)
+				open.Done()
+				return
 			}
+			defer func() { _ = connection.Close() }()
+			answers := bufio.NewReader(connection)
+			tell(askOn(connection, answers, request))
+			open.Done()
+			open.Wait()
+			tell(askOn(connection, answers, request))
 		})
 	}
 	all.Wait()

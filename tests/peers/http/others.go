@@ -47,8 +47,11 @@ func callGRPC(arguments []string) error {
 
 // askGRPC asks for the health of a server and gives the code of the answer.
 func askGRPC(target string) (func() int, error) {
+	dialer := func(ctx context.Context, address string) (net.Conn, error) {
+		return dial(ctx, "tcp", address)
+	}
 	connection, err := grpc.NewClient("passthrough:///"+target,
-		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy())
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(dialer))
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -79,11 +80,14 @@ func stream(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintln(w, "end")
 }
 
-func trailers(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Trailer", "X-Checksum")
+// trailers sends one of its own, and gives the client's back as another.
+func trailers(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Trailer", "X-Checksum, X-Yours")
+	_, _ = io.Copy(io.Discard, r.Body) // the trailers of the request are read with its end
 	fmt.Fprintln(w, "body")
 	w.(http.Flusher).Flush()
 	w.Header().Set("X-Checksum", "1234")
+	w.Header().Set("X-Yours", r.Trailer.Get("X-Mine"))
 }
 
 func bytes(w http.ResponseWriter, r *http.Request) {

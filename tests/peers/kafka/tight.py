@@ -13,10 +13,11 @@ import struct
 import sys
 import time
 
-# A record batch (magic 2) of one record with the value "x".
+# A record batch (magic 2) of one record with the value "x". Its time is -1, "none": the broker's
+# retention would delete what an old time is written on, and with it the offset that is fetched.
 BATCH = bytes.fromhex(
-    "000000000000000000000039ffffffff026a9a62380000000000000000000000000000"
-    "0000000000000000ffffffffffffffffffffffffffff000000010e00000001027800"
+    "000000000000000000000039ffffffff02dc16b1e2000000000000ffffffffffffffff"
+    "ffffffffffffffffffffffffffffffffffffffffffff000000010e00000001027800"
 )
 
 
