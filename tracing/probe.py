@@ -19,7 +19,7 @@ from tracing.btf import Btf
 
 TRACEFS = Path("/sys/kernel/tracing")
 _POLL_MS = 100
-_NOT_SPECIFIED = 2  # the first reason; below it are "not dropped" and "consumed"
+_NOT_SPECIFIED = 2  # up to here no drops: "not dropped", "consumed", frees without a reason
 _TCP_STATES = (
     *("", "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT"),
     *("CLOSE", "CLOSE_WAIT", "LAST_ACK", "LISTEN", "CLOSING", "NEW_SYN_RECV"),
@@ -56,7 +56,7 @@ TRACEPOINT_PROBE(skb, kfree_skb)
     u16 offset, ports[2];
     u8 first;
 
-    if (e.code < NOT_SPECIFIED)
+    if (e.code <= NOT_SPECIFIED)
         return 0;
     bpf_probe_read_kernel(&head, sizeof(head), args->skbaddr + SKB_HEAD);
     bpf_probe_read_kernel(&offset, sizeof(offset), args->skbaddr + SKB_NETWORK_HEADER);
