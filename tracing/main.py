@@ -20,9 +20,13 @@ PYTHON = Path("/usr/bin/python3")
 _ROOT = Path(__file__).parent.parent
 _REFRESH_SECONDS = 1.0
 # In a mount namespace of its own: BCC looks for tracefs in both places, and neither need be there.
+# The last line on stderr is what the user is told, so each failure ends with one that says it all.
 _MOUNTS = (
-    "for fs in tracefs:/sys/kernel/tracing debugfs:/sys/kernel/debug; do"
-    " mountpoint -q ${fs#*:} || mount -t ${fs%%:*} ${fs%%:*} ${fs#*:} || exit 1; done;"
+    'lacks() { echo "$1 cannot be mounted: the kernel needs $2" >&2; exit 1; };'
+    ' mount -t overlay overlay -o "$OVERLAY" /mnt || lacks "kernel headers" CONFIG_OVERLAY_FS;'
+    " for fs in tracefs:/sys/kernel/tracing debugfs:/sys/kernel/debug; do"
+    " mountpoint -q ${fs#*:} || mount -t ${fs%%:*} ${fs%%:*} ${fs#*:}"
+    ' || lacks ${fs%%:*} "CONFIG_FTRACE and CONFIG_DEBUG_FS"; done;'
     ' exec "$@"'
 )
 
@@ -49,11 +53,21 @@ def check() -> None:
         raise Missing("tracing needs root")
     if not VMLINUX.exists():
         raise Missing(f"the kernel has no {VMLINUX} (CONFIG_DEBUG_INFO_BTF)")
-    found = subprocess.run([PYTHON, "-c", "import bcc"], check=False, capture_output=True)
-    if found.returncode:
+    if not _has_bcc():
         raise Missing("BCC is not here: apt-get install python3-bpfcc linux-headers-amd64")
     if not _headers():
         raise Missing("kernel headers are not here: apt-get install linux-headers-amd64")
+
+
+def _has_bcc() -> bool:
+    """From the probe's own directory, so that what is found here is what the probe will find."""
+    try:
+        found = subprocess.run(
+            [PYTHON, "-c", "from bcc import BPF"], check=False, capture_output=True, cwd=_ROOT
+        )
+    except OSError:
+        return False
+    return found.returncode == 0
 
 
 def _headers() -> tuple[Path, Path] | None:
@@ -74,23 +88,25 @@ def trace(what: str, names: Names, limits: Limits) -> Iterator[Event]:
     check()
     headers = _headers()
     assert headers
-    overlay = f"lowerdir={headers[0]}:{headers[1]}"
-    mount = f"mount -t overlay overlay -o {overlay} /mnt && export BCC_KERNEL_SOURCE=/mnt && "
-    command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", mount + _MOUNTS]
+    overlay = {"OVERLAY": f"lowerdir={headers[0]}:{headers[1]}", "BCC_KERNEL_SOURCE": "/mnt"}
+    # Without the first the probe would outlive a killed `sidegate trace`, as root.
+    command = ["setpriv", "--pdeathsig", "TERM", "unshare", "--mount", "--propagation", "private"]
     process = subprocess.Popen(
-        [*command, "trace", str(PYTHON), "-m", "tracing.probe", what],
+        [*command, "sh", "-c", _MOUNTS, "trace", str(PYTHON), "-m", "tracing.probe", what],
+        env=os.environ | overlay,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         cwd=_ROOT,
     )
-    timer = threading.Timer(limits.seconds or 0, process.send_signal, [signal.SIGINT])
+    # Not SIGINT: Python drops a KeyboardInterrupt in a C callback, which is where a busy probe is.
+    timer = threading.Timer(limits.seconds or 0, process.terminate)
     try:
         yield from _events(process, names, limits, timer)
     finally:
         timer.cancel()
         with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGINT)
+            process.terminate()
         process.wait(10)
 
 
@@ -115,7 +131,7 @@ def _events(
             seen += 1
             if seen == limits.count:
                 return
-    if process.wait(10) not in (0, -signal.SIGINT, 128 + signal.SIGINT):
+    if process.wait(10) not in (0, -signal.SIGTERM):
         said = process.stderr.read().strip().splitlines()
         raise Missing("the probe ended: " + (said[-1] if said else str(process.returncode)))
 

@@ -7,6 +7,7 @@ tracepoints are used; their fields are those of the running kernel, whatever hea
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 import sys
@@ -18,7 +19,7 @@ from tracing.btf import Btf
 
 TRACEFS = Path("/sys/kernel/tracing")
 _POLL_MS = 100
-_NOT_SPECIFIED = 2  # the first reason; below it are "not dropped" and "consumed"
+_NOT_SPECIFIED = 2  # up to here no drops: "not dropped", "consumed", frees without a reason
 _TCP_STATES = (
     *("", "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT"),
     *("CLOSE", "CLOSE_WAIT", "LAST_ACK", "LISTEN", "CLOSING", "NEW_SYN_RECV"),
@@ -55,7 +56,7 @@ TRACEPOINT_PROBE(skb, kfree_skb)
     u16 offset, ports[2];
     u8 first;
 
-    if (e.code < NOT_SPECIFIED)
+    if (e.code <= NOT_SPECIFIED)
         return 0;
     bpf_probe_read_kernel(&head, sizeof(head), args->skbaddr + SKB_HEAD);
     bpf_probe_read_kernel(&offset, sizeof(offset), args->skbaddr + SKB_NETWORK_HEADER);
@@ -138,6 +139,9 @@ def _address(raw: Any, family: int) -> str:
 def main(what: str) -> None:
     import bcc  # noqa: PLC0415 - there under the system's Python only
 
+    # BCC's library says what is wrong on standard output, which is for events.
+    output = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
     reasons: dict[int, str] = {}
     flags = []
     if what == "drops":
@@ -170,15 +174,16 @@ def main(what: str) -> None:
         else:
             line |= {"kind": "state", "old": _TCP_STATES[event.old]}
             line |= {"state": _TCP_STATES[event.code]}
-        print(json.dumps(line), flush=True)
+        print(json.dumps(line), file=output, flush=True)
 
     program["events"].open_ring_buffer(say)
-    print(json.dumps({"kind": "ready"}), flush=True)
+    print(json.dumps({"kind": "ready"}), file=output, flush=True)
     lost = 0
     while True:
         program.ring_buffer_poll(_POLL_MS)
         if (count := program["lost"][0].value) > lost:
-            print(json.dumps({"kind": "lost", "count": count - lost}), flush=True)
+            said = {"kind": "lost", "count": count - lost}
+            print(json.dumps(said), file=output, flush=True)
             lost = count
 
 
