@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Written beside the target, synced, and renamed over it (rename(2) is atomic)."""
+    """Written beside the target and renamed over it (rename(2) is atomic).
+
+    Not synced: it has to outlive the process, not the boot, as all under /run; and a change of
+    policy would wait for a busy disk.
+    """
     draft = path.with_name(path.name + ".new")
-    with draft.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    draft.write_bytes(content)
     draft.replace(path)
