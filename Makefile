@@ -80,7 +80,7 @@ build/cni: $(shell find cni_plugin/src -name '*.rs' 2>/dev/null) $(wildcard cni_
 	@touch $@
 
 build/peers: $(shell find tests/peers/http -name '*.go' 2>/dev/null) $(wildcard tests/peers/http/go.*) .venv/installed
-	@$(STEP) "HTTP peer (Go)" $(PY) -m sandbox.images build
+	@$(STEP) "HTTP peer (Go)" $(PY) -m sandbox.binaries build http-peer
 	@touch $@
 
 build/kafka: $(wildcard tests/peers/kafka/pom.xml) .venv/installed

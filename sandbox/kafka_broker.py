@@ -21,7 +21,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sandbox.images import cache_dir
+from sandbox.binaries import cache_dir
 
 _POM = Path(__file__).parent.parent / "tests" / "peers" / "kafka" / "pom.xml"
 _QUICK = (

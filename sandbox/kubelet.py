@@ -17,8 +17,9 @@ import httpx
 import structlog
 
 from sandbox import cni, container
-from sandbox.node import Node, ip
+from sandbox.node import Node
 from sandbox.pod import BadPod, Container, PodSpec, parse_pod
+from sandbox.segment import ip
 
 log = structlog.get_logger(__name__)
 

@@ -1,38 +1,33 @@
-"""A node on one machine: a network namespace with an uplink to a router namespace behind it."""
+"""A node on one machine: a network namespace with an uplink to its segment."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-import signal
 import subprocess
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from node_agent.config import run_dir_of
+from sandbox import processes
+from sandbox.segment import Segment, ip
 
 POD_RANGES = ("10.244.0.0/24", "fd00:10:244::/64")
-UPLINK = "eth0"
-_NODE_ADDRESSES = ("192.0.2.10/24", "2001:db8::10/64")
-_ROUTER_ADDRESSES = ("192.0.2.1/24", "2001:db8::1/64")
 _NETNS = Path("/run/netns")
 _CGROUPS = Path("/sys/fs/cgroup/unified")
 
 
-def ip(*arguments: str, netns: str | None = None) -> None:
-    """Raises CalledProcessError, with what ip said in its stderr."""
-    where = ["-n", netns] if netns else []
-    subprocess.run(["ip", *where, *arguments], check=True, capture_output=True, text=True)
-
-
 @dataclass(frozen=True, slots=True)
 class Node:
-    """Names of everything that belongs to one sandbox node."""
+    """Names of everything that belongs to one sandbox node.
+
+    ``cluster`` is the segment that it is on; "" for one of its own. ``number`` is its place there.
+    """
 
     name: str = "default"
+    cluster: str = ""
+    number: int = 10
 
     @property
     def run_dir(self) -> Path:
@@ -47,8 +42,12 @@ class Node:
         return f"sidegate-{self.name}"
 
     @property
+    def segment(self) -> Segment:
+        return Segment(self.cluster or self.name)
+
+    @property
     def router_netns(self) -> str:
-        return f"{self.netns}-router"
+        return self.segment.router_netns
 
     @property
     def cgroup(self) -> Path | None:
@@ -66,22 +65,16 @@ class Node:
         return ["nsenter", f"--net={_NETNS / self.netns}", *command]
 
     def create(self) -> None:
-        """Make both namespaces. Raises CalledProcessError."""
+        """Raises CalledProcessError. The segment of a cluster must be there."""
         self.sandbox_dir.mkdir(parents=True, exist_ok=True)
-        for netns in (self.netns, self.router_netns):
-            ip("netns", "add", netns)
-            ip("link", "set", "lo", "up", netns=netns)
-        ip("link", "add", UPLINK, "type", "veth", "peer", "name", UPLINK,
-           "netns", self.router_netns, netns=self.netns)  # fmt: skip
-        both = ((self.netns, _NODE_ADDRESSES), (self.router_netns, _ROUTER_ADDRESSES))
-        for netns, addresses in both:
-            ip("link", "set", UPLINK, "up", netns=netns)
-            for address in addresses:
-                nodad = ["nodad"] if ":" in address else []
-                ip("addr", "add", address, "dev", UPLINK, *nodad, netns=netns)
-        for router, own, pods in zip(_ROUTER_ADDRESSES, _NODE_ADDRESSES, POD_RANGES, strict=True):
-            ip("route", "add", "default", "via", router.partition("/")[0], netns=self.netns)
-            ip("route", "add", pods, "via", own.partition("/")[0], netns=self.router_netns)
+        if not self.cluster:
+            self.segment.create()
+        ip("netns", "add", self.netns)
+        ip("link", "set", "lo", "up", netns=self.netns)
+        self.segment.attach(self.netns, self.number)
+        if not self.cluster:
+            for pods in POD_RANGES:
+                self.segment.route(pods, self.number)
 
     def remove(self) -> None:
         """End every process in this node's namespaces, then all that is named after it.
@@ -89,7 +82,7 @@ class Node:
         It is also how the leftovers of a killed run go; nothing to remove is no error.
         """
         names = self._namespaces()
-        _end(pid for name in names for pid in _processes(name))
+        processes.end(pid for name in names for pid in processes.inside(name))
         for name in names:
             subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
         bpf = self.run_dir / "bpf"
@@ -108,34 +101,6 @@ class Node:
     def _namespaces(self) -> list[str]:
         if not _NETNS.exists():
             return []
-        own = (self.netns, self.router_netns)
+        own = (self.netns,) if self.cluster else (self.netns, self.router_netns)
         pods = f"{self.netns}-pod-"
         return [p.name for p in _NETNS.iterdir() if p.name in own or p.name.startswith(pods)]
-
-
-def _processes(netns: str) -> list[int]:
-    """Everything that runs in a namespace of ours was started by us or by what we started."""
-    done = subprocess.run(
-        ["ip", "netns", "pids", netns], check=False, capture_output=True, text=True
-    )
-    return [int(pid) for pid in done.stdout.split()]
-
-
-def _end(pids: Iterable[int], patience: float = 3.0) -> None:
-    left = set(pids) - {os.getpid()}
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        for pid in left:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
-        deadline = time.monotonic() + patience
-        while left and time.monotonic() < deadline:
-            left = {pid for pid in left if _is_alive(pid)}
-            time.sleep(0.02)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state != "Z"

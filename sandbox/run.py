@@ -14,7 +14,8 @@ from pathlib import Path
 import httpx
 
 from sandbox.kubelet import Kubelet
-from sandbox.node import UPLINK, Node
+from sandbox.node import Node
+from sandbox.segment import UPLINK
 
 _AGENT_SECONDS = 30.0
 

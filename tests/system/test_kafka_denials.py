@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sandbox import kafka_broker
-from sandbox.images import cache_dir
+from sandbox.binaries import cache_dir
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]
 

@@ -1,0 +1,83 @@
+"""Programs of the field that a cluster on one machine runs, built from their Go modules.
+
+``python -m sandbox.binaries build NAME...``; each is kept in the cache by the digest of what it is
+built from, so that a second checkout finds it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+_ROOT = Path(__file__).parent.parent
+_GO = Path(__file__).parent / "go_modules"
+_KUBERNETES = "v1.36.1"  # kubectl parses it, and so do we: it must be what go.mod says
+
+
+@dataclass(frozen=True, slots=True)
+class GoModule:
+    """``packages`` is what ``go build`` is told; "tool" means all tools that go.mod names."""
+
+    source: Path
+    packages: str = "tool"
+    ldflags: str = "-s -w"
+
+    def digest(self) -> str:
+        made = hashlib.sha256(self.ldflags.encode())
+        for path in sorted(self.source.rglob("*.go")) + sorted(self.source.glob("go.*")):
+            made.update(path.name.encode() + path.read_bytes())
+        return made.hexdigest()[:16]
+
+
+def _version_flags(version: str) -> str:
+    major, minor, _ = version.removeprefix("v").split(".")
+    at = "k8s.io/component-base/version"
+    named = (("gitVersion", version), ("gitMajor", major), ("gitMinor", minor))
+    return " ".join(["-s -w", *(f"-X {at}.{name}={value}" for name, value in named)])
+
+
+MODULES = {
+    "kubernetes": GoModule(_GO / "kubernetes", ldflags=_version_flags(_KUBERNETES)),
+    "etcd": GoModule(_GO / "etcd"),
+    "coredns": GoModule(_GO / "coredns"),
+    "cni": GoModule(_GO / "cni"),
+    "helm": GoModule(_GO / "helm"),
+    "http-peer": GoModule(_ROOT / "tests" / "peers" / "http", "."),
+}
+
+
+def cache_dir() -> Path:
+    """Where builds are kept between checkouts."""
+    return Path(os.environ.get("SIDEGATE_CACHE") or Path.home() / ".cache" / "sidegate")
+
+
+def binary(module: str, name: str) -> Path:
+    """Where a program of a module is, or will be once built."""
+    return _folder(module) / name
+
+
+def build(module: str) -> None:
+    """Nothing to do if it is there. Raises CalledProcessError."""
+    what, target = MODULES[module], _folder(module)
+    if target.exists():
+        return
+    fresh = target.with_name(f"{target.name}.{os.getpid()}.new")
+    fresh.mkdir(parents=True)
+    command = ["go", "build", "-trimpath", "-ldflags", what.ldflags, "-o", f"{fresh}/"]
+    subprocess.run([*command, what.packages], cwd=what.source, check=True)
+    fresh.rename(target)
+
+
+def _folder(module: str) -> Path:
+    return cache_dir() / "bin" / f"{module}-{MODULES[module].digest()}"
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] != ["build"] or not set(sys.argv[2:]) <= MODULES.keys():
+        sys.exit(f"usage: python -m sandbox.binaries build [{' | '.join(MODULES)}]...")
+    for each in sys.argv[2:] or MODULES:
+        build(each)
