@@ -1,12 +1,14 @@
-"""One container as a process: network, UTS and mount namespaces, cgroup, files, environment."""
+"""One container as a process: network, UTS and mount namespaces, cgroup, volumes, environment."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from sandbox.images import search_path
 from sandbox.node import Node
 from sandbox.pod import Container, PodSpec
 
@@ -15,70 +17,67 @@ _ENTER = """
 set -e
 [ -z "$SG_CGROUP" ] || echo $$ > "$SG_CGROUP/cgroup.procs"
 hostname "$SG_HOSTNAME"
-mount --bind "$SG_HOSTS" /etc/hosts
-if [ -d "$SG_FILES" ]; then
-  cd "$SG_FILES"
-  for top in *; do
-    [ -e "$top" ] || continue
-    find "$top" -type f | while read -r file; do
-      mkdir -p "$(dirname "/$file")"
-      [ -e "/$file" ] || touch "/$file"
-      mount --bind "$SG_FILES/$file" "/$file"
-    done
-  done
-  cd /
-fi
+echo "$SG_BINDS" | while IFS=: read -r source target; do
+  [ -n "$target" ] || continue
+  if [ -d "$source" ]; then mkdir -p "$target"
+  elif [ ! -e "$target" ]; then mkdir -p "$(dirname "$target")"; touch "$target"
+  fi
+  mount --rbind "$source" "$target"
+done
 sysctl -qw net.ipv4.ip_unprivileged_port_start=0 2>/dev/null ||
   echo 0 > /proc/sys/net/ipv4/ip_unprivileged_port_start
-unset SG_CGROUP SG_HOSTNAME SG_HOSTS SG_FILES
+unset SG_CGROUP SG_HOSTNAME SG_BINDS
 exec "$@"
 """
 
 
-def start(node: Node, netns: str, pod: PodSpec, container: Container) -> subprocess.Popen[bytes]:
-    """Its output goes to a log file under the sandbox directory. Raises OSError."""
-    base = node.sandbox_dir / "pods" / f"{pod.namespace}_{pod.name}" / container.name
-    files = base / "files"
-    for path, content in container.files.items():
-        target = files / path.lstrip("/")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(content)
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a pod's processes run: ``netns`` is the pod's or the node's, ``directory`` its files
+    (``hosts`` and perhaps ``resolv.conf`` among them)."""
+
+    node: Node
+    netns: str
+    directory: Path
+
+
+def start(place: Place, pod: PodSpec, container: Container) -> subprocess.Popen[bytes]:
+    """Its output goes to ``log`` in a directory of its name. Raises OSError."""
+    base = place.directory / container.name
     base.mkdir(parents=True, exist_ok=True)
-    cgroup = _cgroup(node, pod, container)
     environment = {
-        "PATH": os.environ["PATH"],
+        "PATH": search_path(container.image, os.environ["PATH"]),
         "HOME": os.environ.get("HOME", "/root"),
         "HOSTNAME": pod.hostname,
         **({"SIDEGATE_CACHE": cache} if (cache := os.environ.get("SIDEGATE_CACHE")) else {}),
         **container.env,
-        "SG_CGROUP": str(cgroup or ""),
-        "SG_HOSTNAME": pod.hostname,
-        "SG_HOSTS": str(node.sandbox_dir / "hosts"),
-        "SG_FILES": str(files),
+        "SG_CGROUP": str(_cgroup(place.node, pod, container) or ""),
+        "SG_HOSTNAME": place.node.name if pod.host_network else pod.hostname,
+        "SG_BINDS": "\n".join(f"{a}:{b}" for a, b in _binds(place, pod, container)),
     }
+    uts = ["--uts", "--mount", "--propagation", "private"]
     with (base / "log").open("ab") as log:
         return subprocess.Popen(
-            [
-                "nsenter",
-                f"--net=/run/netns/{netns}",
-                "unshare",
-                "--uts",
-                "--mount",
-                "--propagation",
-                "private",
-                "/bin/sh",
-                "-c",
-                _ENTER,
-                "sh",
-                *container.command,
-            ],
+            [*place.node.enter(place.netns), "unshare", *uts,
+             "/bin/sh", "-c", _ENTER, "sh", *container.command],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
             env=environment,
             cwd="/",
-        )
+        )  # fmt: skip
+
+
+def write_volumes(place: Place, pod: PodSpec) -> None:
+    """The files of the pod's volumes, or their new contents. Raises OSError."""
+    for volume in pod.volumes:
+        folder = place.directory / "volumes" / volume.name
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, content in volume.files.items():
+            target = folder / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
 
 
 def enter(pid: int, command: Sequence[str], env: Mapping[str, str]) -> list[str]:
@@ -87,9 +86,24 @@ def enter(pid: int, command: Sequence[str], env: Mapping[str, str]) -> list[str]
     return ["nsenter", "-t", str(pid), "--net", "--uts", "--mount", "env", *variables, *command]
 
 
+def _binds(place: Place, pod: PodSpec, container: Container) -> list[tuple[str, str]]:
+    binds = []
+    for name in ("hosts", "resolv.conf"):
+        if (place.directory / name).exists():
+            binds.append((str(place.directory / name), f"/etc/{name}"))
+    volumes = {volume.name: volume for volume in pod.volumes}
+    for mount in container.mounts:
+        volume = volumes[mount.volume]
+        source = volume.host_path or str(place.directory / "volumes" / volume.name)
+        if volume.host_path and volume.host_path.rstrip("/") == mount.path:
+            continue  # it sees the node's own already
+        binds.append((f"{source}/{mount.sub_path}".rstrip("/"), mount.path))
+    return binds
+
+
 def _cgroup(node: Node, pod: PodSpec, container: Container) -> Path | None:
     if node.cgroup is None:
         return None
-    path = node.cgroup / f"{pod.namespace}_{pod.name}" / container.name
+    path = node.cgroup / "pods" / f"{pod.namespace}_{pod.name}" / container.name
     path.mkdir(parents=True, exist_ok=True)
     return path

@@ -8,6 +8,7 @@ from sandbox.binaries import binary
 
 _ROOT = Path(__file__).parent.parent
 _PYTHON = _ROOT / ".venv" / "bin" / "python"
+_OURS = frozenset({"agent", "operator", "sidegate-agent", "sidegate-operator"})
 
 
 class UnknownImage(ValueError):
@@ -19,12 +20,18 @@ def http_peer() -> Path:
     return binary("http-peer", "http")
 
 
+def search_path(image: str, inherited: str) -> str:
+    """``PATH`` in a container: our own images have what this checkout has."""
+    if _name(image) in _OURS:
+        return f"{_PYTHON.parent}:{binary('cni', '')}:{inherited}"
+    return inherited
+
+
 def command(image: str, arguments: tuple[str, ...], has_command: bool) -> tuple[str, ...]:
     """What to run for an image; its arguments follow. Raises UnknownImage."""
     if has_command:
         return arguments
-    name = image.partition("@")[0].rpartition("/")[2].partition(":")[0]
-    match image.partition("/")[0], name:
+    match image.partition("/")[0], _name(image):
         case "sidegate.test", "http":
             return (str(http_peer()), "serve", "--http", ":8080", *arguments)
         case "sidegate.test", "client":
@@ -32,3 +39,8 @@ def command(image: str, arguments: tuple[str, ...], has_command: bool) -> tuple[
         case _, "kafka":
             return (str(_PYTHON), "-m", "sandbox.kafka_broker", "serve", *arguments)
     raise UnknownImage(f"{image!r} is not known here; give the container a command")
+
+
+def _name(image: str) -> str:
+    """Without registry, tag and digest."""
+    return image.partition("@")[0].rpartition("/")[2].partition(":")[0]

@@ -12,9 +12,22 @@ from pathlib import Path
 from node_agent.config import run_dir_of
 from sandbox import processes
 from sandbox.segment import Segment, ip
+from sandbox.segment import addresses as segment_addresses
 
 POD_RANGES = ("10.244.0.0/24", "fd00:10:244::/64")
 _NETNS = Path("/run/netns")
+_OWN = ("/run/sidegate", "/etc/cni", "/opt/cni", "/var/lib/sidegate", "/var/lib/cni")
+_PAUSE = """
+set -e
+hostname "$1"; root=$2; shift 2
+for path in "$@"; do mkdir -p "$path"; done
+# The machine's /run/sidegate has this very root in it: by descriptor, since it is hidden then.
+cd "$root"
+for path in "$@"; do mount --bind "./$path" "$path"; done
+mount -t bpf bpf /sys/fs/bpf
+echo ready
+exec sleep infinity
+"""
 _CGROUPS = Path("/sys/fs/cgroup/unified")
 
 
@@ -59,6 +72,54 @@ class Node:
 
     def pod_netns(self, namespace: str, name: str) -> str:
         return f"{self.netns}-pod-{namespace}-{name}"
+
+    @property
+    def addresses(self) -> list[str]:
+        return [str(address.ip) for address in segment_addresses(self.number)]
+
+    @property
+    def root(self) -> Path:
+        """The directories of a cluster's node that are not the machine's, by their own names."""
+        return self.sandbox_dir / "root"
+
+    def enter(self, netns: str) -> list[str]:
+        """The beginning of a command that runs in ``netns``, with the node's file system."""
+        view = self.sandbox_dir / "pause.pid"
+        mount = [f"--mount=/proc/{view.read_text()}/ns/mnt"] if view.exists() else []
+        return ["nsenter", f"--net={_NETNS / netns}", *mount, "--"]
+
+    def as_kubelet(self, command: Iterable[str]) -> list[str]:
+        """``command`` on the node's network, in the cgroup by which the datapath knows it."""
+        where = self.kubelet_cgroup
+        if where is None:
+            return [*self.enter(self.netns), *command]
+        join = 'echo $$ > "$0/cgroup.procs" && exec "$@"'
+        return [*self.enter(self.netns), "/bin/sh", "-c", join, str(where), *command]
+
+    @property
+    def kubelet_cgroup(self) -> Path | None:
+        """Made when it is first asked for; None as :attr:`cgroup`."""
+        if self.cgroup is None:
+            return None
+        path = self.cgroup / "kubelet"
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def start_pause(self) -> None:
+        """What keeps the node's file system, hostname and bpffs while no container runs."""
+        for path in _OWN:
+            (self.root / path.lstrip("/")).mkdir(parents=True, exist_ok=True)
+        pause = subprocess.Popen(
+            ["nsenter", f"--net={_NETNS / self.netns}", "unshare", "--uts", "--mount",
+             "--propagation", "slave", "/bin/sh", "-c", _PAUSE, "sh",
+             self.name, str(self.root), *_OWN],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            start_new_session=True, cwd="/",
+        )  # fmt: skip
+        said = pause.stdout.readline() if pause.stdout else ""
+        if said != "ready\n":
+            raise OSError(f"the file system of node {self.name} was not made: {said.strip()}")
+        (self.sandbox_dir / "pause.pid").write_text(str(pause.pid))
 
     def inside(self, command: Iterable[str]) -> list[str]:
         """``command`` in the node's network namespace, in our own mount namespace."""

@@ -2,73 +2,95 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from sandbox import images
+from sandbox.volumes import BadPod, Find, Volume, data_of, parse_volume
 
-# (kind, namespace, name) -> manifest of a ConfigMap or Secret, None if there is none
-Find = Callable[[str, str, str], Mapping[str, Any] | None]
+__all__ = ["BadPod", "Container", "Find", "Mount", "PodSpec", "parse_pod"]
 
 
-class BadPod(ValueError):
-    """The manifest cannot be run; the message names the pod, the field and the remedy."""
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """``sub_path`` is relative to the volume, "" for all of it."""
+
+    volume: str
+    path: str
+    sub_path: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """``files`` are what its volumes hold: absolute path in the container -> bytes."""
+    """``probes`` are the manifest's, by ``readiness``, ``liveness`` and ``startup``."""
 
     name: str
+    image: str
     command: tuple[str, ...]
     env: Mapping[str, str]
-    files: Mapping[str, bytes]
+    mounts: tuple[Mount, ...]
+    probes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    ports: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class PodSpec:
+    """``restart`` is Always, OnFailure or Never; ``grace`` in seconds."""
+
     namespace: str
     name: str
     uid: str
     hostname: str
-    restart: str  # Always, OnFailure or Never
+    restart: str
+    host_network: bool
+    grace: float
+    init: tuple[Container, ...]
     containers: tuple[Container, ...]
+    volumes: tuple[Volume, ...]
 
 
-def parse_pod(manifest: Mapping[str, Any], addresses: list[str], find: Find) -> PodSpec:
-    """Raises BadPod. ``addresses`` are the pod's own, for ``status.podIP``."""
+def parse_pod(
+    manifest: Mapping[str, Any],
+    addresses: list[str],
+    find: Find,
+    node: Mapping[str, str] | None = None,
+) -> PodSpec:
+    """``addresses`` are the pod's own; ``node`` has ``spec.nodeName`` and ``status.hostIP``, and
+    what each container's environment begins with under ``env:NAME``. Raises BadPod."""
     metadata, spec = manifest.get("metadata") or {}, manifest.get("spec") or {}
     namespace, name = metadata.get("namespace", "default"), metadata.get("name", "")
     fields = {
         "metadata.name": name,
         "metadata.namespace": namespace,
         "metadata.uid": metadata.get("uid", ""),
+        "spec.serviceAccountName": spec.get("serviceAccountName", "default"),
         "status.podIP": addresses[0] if addresses else "",
         "status.podIPs": ",".join(addresses),
+        **(node or {}),
     }
+    for kind in ("labels", "annotations"):
+        for key, value in (metadata.get(kind) or {}).items():
+            fields[f"metadata.{kind}['{key}']"] = value
     volumes = {
-        volume.get("name", ""): _volume(volume, namespace, find)
-        for volume in spec.get("volumes", [])
+        volume.get("name", ""): parse_volume(volume, namespace, fields, find)
+        for volume in spec.get("volumes") or []
     }
-    containers = []
-    for index, item in enumerate(spec.get("containers", [])):
-        at = f"Pod {namespace}/{name}: spec.containers[{index}]"
-        given = tuple(item.get("command", [])) + tuple(item.get("args", []))
-        try:
-            command = images.command(item.get("image", ""), given, "command" in item)
-        except images.UnknownImage as error:
-            raise BadPod(f"{at}.image: {error}") from None
-        env = {e["name"]: _value(e, at, fields, namespace, find) for e in item.get("env", [])}
-        files = {}
-        for mount in item.get("volumeMounts", []):
-            if mount["name"] not in volumes:
-                raise BadPod(f"{at}.volumeMounts: no volume is named {mount['name']!r}")
-            for file, content in volumes[mount["name"]].items():
-                files[f"{mount['mountPath'].rstrip('/')}/{file}"] = content
-        containers.append(Container(item.get("name", str(index)), command, env, files))
-    if not containers:
+    containers = {
+        key: tuple(
+            _container(
+                item,
+                f"Pod {namespace}/{name}: spec.{key}[{index}]",
+                fields,
+                volumes,
+                namespace,
+                find,
+            )
+            for index, item in enumerate(spec.get(key) or [])
+        )
+        for key in ("initContainers", "containers")
+    }
+    if not containers["containers"]:
         raise BadPod(f"Pod {namespace}/{name}: spec.containers: at least one is required")
     return PodSpec(
         namespace,
@@ -76,8 +98,56 @@ def parse_pod(manifest: Mapping[str, Any], addresses: list[str], find: Find) -> 
         fields["metadata.uid"] or f"{namespace}-{name}",
         spec.get("hostname", name),
         spec.get("restartPolicy", "Always"),
-        tuple(containers),
+        bool(spec.get("hostNetwork")),
+        float(spec.get("terminationGracePeriodSeconds", 30)),
+        containers["initContainers"],
+        containers["containers"],
+        tuple(volumes.values()),
     )
+
+
+def _container(
+    item: Mapping[str, Any],
+    at: str,
+    fields: Mapping[str, str],
+    volumes: Mapping[str, Volume],
+    namespace: str,
+    find: Find,
+) -> Container:
+    env = {name[4:]: value for name, value in fields.items() if name.startswith("env:")}
+    for each in item.get("env") or []:
+        env[each["name"]] = _value(each, at, fields, namespace, find)
+    given = tuple(
+        _expand(text, env) for text in [*(item.get("command") or []), *(item.get("args") or [])]
+    )
+    try:
+        command = images.command(item.get("image", ""), given, "command" in item)
+    except images.UnknownImage as error:
+        raise BadPod(f"{at}.image: {error}") from None
+    mounts = []
+    for mount in item.get("volumeMounts") or []:
+        if mount["name"] not in volumes:
+            raise BadPod(f"{at}.volumeMounts: no volume is named {mount['name']!r}")
+        mounts.append(
+            Mount(mount["name"], mount["mountPath"].rstrip("/"), mount.get("subPath", ""))
+        )
+    names = ("readiness", "liveness", "startup")
+    return Container(
+        item.get("name", "container"),
+        item.get("image", ""),
+        command,
+        env,
+        tuple(mounts),
+        {kind: item[f"{kind}Probe"] for kind in names if item.get(f"{kind}Probe")},
+        {p["name"]: p["containerPort"] for p in item.get("ports") or [] if p.get("name")},
+    )
+
+
+def _expand(text: str, env: Mapping[str, str]) -> str:
+    """``$(NAME)`` of a command, as Kubernetes replaces it; an unknown name stays."""
+    for name, value in env.items():
+        text = text.replace(f"$({name})", value)
+    return text
 
 
 def _value(
@@ -87,34 +157,19 @@ def _value(
     if "valueFrom" not in item:
         return str(item.get("value", ""))
     source = item["valueFrom"]
-    if field := source.get("fieldRef", {}).get("fieldPath"):
-        if field not in fields:
-            known = ", ".join(fields)
-            raise BadPod(f"{at}.env[{item['name']}].valueFrom.fieldRef: known are {known}")
-        return fields[field]
+    if field_path := (source.get("fieldRef") or {}).get("fieldPath"):
+        if field_path in fields:
+            return fields[field_path]
+        if field_path.startswith(("metadata.labels[", "metadata.annotations[")):
+            return ""
+        known = ", ".join(name for name in fields if not name.startswith("env:"))
+        raise BadPod(f"{at}.env[{item['name']}].valueFrom.fieldRef: known are {known}")
     for key, kind in (("configMapKeyRef", "ConfigMap"), ("secretKeyRef", "Secret")):
         if reference := source.get(key):
-            data = _data(kind, namespace, reference.get("name", ""), find)
+            if reference.get("optional") and find(kind, namespace, reference["name"]) is None:
+                return ""
+            data = data_of(kind, namespace, reference.get("name", ""), find)
             if reference.get("key") in data:
                 return data[reference["key"]].decode()
             raise BadPod(f"{at}.env[{item['name']}]: no {reference.get('key')!r} in {kind}")
     raise BadPod(f"{at}.env[{item['name']}].valueFrom: not known: {', '.join(source)}")
-
-
-def _volume(volume: Mapping[str, Any], namespace: str, find: Find) -> dict[str, bytes]:
-    if name := volume.get("configMap", {}).get("name"):
-        return _data("ConfigMap", namespace, name, find)
-    if name := volume.get("secret", {}).get("secretName"):
-        return _data("Secret", namespace, name, find)
-    return {}
-
-
-def _data(kind: str, namespace: str, name: str, find: Find) -> dict[str, bytes]:
-    manifest = find(kind, namespace, name)
-    if manifest is None:
-        raise BadPod(f"{kind} {namespace}/{name}: there is none; apply it first")
-    plain = manifest.get("stringData" if kind == "Secret" else "data") or {}
-    coded = manifest.get("data" if kind == "Secret" else "binaryData") or {}
-    return {k: str(v).encode() for k, v in plain.items()} | {
-        k: base64.b64decode(v) for k, v in coded.items()
-    }

@@ -71,7 +71,6 @@ async def sandbox(directory: Path, node: Node) -> AsyncIterator[tuple[Kubelet, h
     node.remove()
     node.create()
     try:
-        (node.sandbox_dir / "hosts").write_text("127.0.0.1 localhost\n")
         agent = start_agent(node, directory)
         async with client(node) as api:
             await wait_ready(node, agent, api)

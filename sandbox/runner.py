@@ -1,0 +1,221 @@
+"""Runs the pods of a node: attaches them by CNI, starts, restarts, probes and ends containers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from sandbox import cni, container
+from sandbox.node import Node
+from sandbox.pod import Container, Find, PodSpec, parse_pod
+from sandbox.probing import passes
+from sandbox.segment import ip
+
+log = structlog.get_logger(__name__)
+
+_BACK_OFF = (0.2, 0.5, 1, 2, 5, 10)
+_MOST_GRACE = 3.0
+
+PodKey = tuple[str, str]  # namespace, name
+
+
+@dataclass(slots=True)
+class ContainerState:
+    """``exit_code`` is None while it runs; times are of ``time.time()``."""
+
+    pid: int = 0
+    started: float = 0.0
+    exit_code: int | None = None
+    restarts: int = 0
+    ready: bool = False
+
+
+@dataclass(slots=True)
+class RunningPod:
+    """``attachment`` is None on the node's own network."""
+
+    spec: PodSpec
+    place: container.Place
+    attachment: cni.Attachment | None
+    addresses: list[str]
+    began: float = field(default_factory=time.time)
+    states: dict[str, ContainerState] = field(default_factory=dict)
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    @property
+    def phase(self) -> str:
+        """Kubernetes documentation, "Pod Lifecycle"."""
+        states = [self.states.get(each.name) for each in self.spec.containers]
+        if any(state is None for state in states):
+            return "Pending"
+        codes = [state.exit_code for state in states if state is not None]
+        if self.spec.restart == "Always" or None in codes:
+            return "Running"
+        if self.spec.restart == "OnFailure" and any(codes):
+            return "Running"
+        return "Failed" if any(codes) else "Succeeded"
+
+
+Changed = Callable[[RunningPod], None]
+
+
+class PodRunner:
+    """``changed`` is called whenever the status of a pod may be another."""
+
+    def __init__(self, node: Node, changed: Changed) -> None:
+        self._node, self._changed = node, changed
+        self.pods: dict[PodKey, RunningPod] = {}
+
+    async def start(
+        self,
+        manifest: Mapping[str, Any],
+        find: Find,
+        files: Mapping[str, str],
+        fields: Mapping[str, str] | None = None,
+    ) -> RunningPod:
+        """``files`` are for its ``/etc``. Raises BadPod, CniError, OSError, CalledProcessError;
+        nothing of it is left then."""
+        spec = parse_pod(manifest, [], find, fields)  # before anything is made
+        key = (spec.namespace, spec.name)
+        directory = self._node.sandbox_dir / "pods" / "_".join(key)
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(parents=True)
+        attachment, addresses = None, self._node.addresses
+        netns = self._node.netns
+        if not spec.host_network:
+            netns = self._node.pod_netns(*key)
+            attachment = cni.Attachment(f"sg-{spec.uid}", netns, *key, spec.uid)
+            ip("netns", "add", netns)
+            try:
+                result = await asyncio.to_thread(cni.call, self._node, "ADD", attachment)
+            except cni.CniError:
+                ip("netns", "del", netns)
+                raise
+            addresses = cni.addresses(result)
+        spec = parse_pod(manifest, addresses, find, fields)
+        place = container.Place(self._node, netns, directory)
+        for name, text in files.items():
+            (directory / name).write_text(text)
+        container.write_volumes(place, spec)
+        pod = self.pods[key] = RunningPod(spec, place, attachment, addresses)
+        pod.tasks.append(asyncio.create_task(self._run(pod)))
+        return pod
+
+    async def stop(self, key: PodKey, grace: float = _MOST_GRACE) -> None:
+        """No such pod is no error."""
+        pod = self.pods.pop(key, None)
+        if pod is None:
+            return
+        for task in pod.tasks:
+            task.cancel()
+        pids = [state.pid for state in pod.states.values() if state.exit_code is None]
+        await asyncio.to_thread(_end_sessions, pids, min(grace, pod.spec.grace))
+        if pod.attachment:
+            with contextlib.suppress(cni.CniError):
+                await asyncio.to_thread(cni.call, self._node, "DEL", pod.attachment)
+            with contextlib.suppress(subprocess.CalledProcessError):
+                ip("netns", "del", pod.attachment.netns)
+        shutil.rmtree(pod.place.directory, ignore_errors=True)
+
+    async def _run(self, pod: RunningPod) -> None:
+        for each in pod.spec.init:
+            await self._supervise(pod, each, "OnFailure")
+            if pod.states[each.name].exit_code:
+                return
+        for each in pod.spec.containers:
+            pod.states[each.name] = ContainerState()
+            task = asyncio.create_task(self._supervise(pod, each, pod.spec.restart))
+            pod.tasks += [task, asyncio.create_task(self._probe(pod, each))]
+
+    async def _supervise(self, pod: RunningPod, each: Container, restart: str) -> None:
+        """Until it ended for good."""
+        state = pod.states.setdefault(each.name, ContainerState())
+        for attempt in range(1_000_000):
+            process = container.start(pod.place, pod.spec, each)
+            state.pid, state.started, state.exit_code = process.pid, time.time(), None
+            state.ready = "readiness" not in each.probes
+            self._report(pod)
+            code = await asyncio.to_thread(process.wait)
+            state.exit_code, state.ready = code, False
+            ended = restart == "Never" or (restart == "OnFailure" and code == 0)
+            self._report(pod)
+            if ended:
+                return
+            log.info("container restarts", pod=pod.spec.name, container=each.name, code=code)
+            await asyncio.sleep(_BACK_OFF[min(attempt, len(_BACK_OFF) - 1)])
+            state.restarts += 1
+
+    async def _probe(self, pod: RunningPod, each: Container) -> None:
+        """Readiness as its probe says; a container that fails its liveness probe is ended."""
+        state = pod.states[each.name]
+        failures = 0
+        probes = {
+            kind: each.probes[kind] for kind in ("readiness", "liveness") if kind in each.probes
+        }
+        period = min((float(p.get("periodSeconds", 10)) for p in probes.values()), default=0)
+        while probes:
+            await asyncio.sleep(period if state.ready else min(period, 0.3))
+            if not state.pid or state.exit_code is not None:
+                continue
+            if "readiness" in probes:
+                ready = await passes(pod.place, pod.addresses, each, state.pid, probes["readiness"])
+                if ready != state.ready:
+                    state.ready = ready
+                    self._report(pod)
+            if "liveness" in probes and state.started + 5 < time.time():
+                alive = await passes(pod.place, pod.addresses, each, state.pid, probes["liveness"])
+                failures = 0 if alive else failures + 1
+                if failures >= int(probes["liveness"].get("failureThreshold", 3)):
+                    log.info("liveness probe failed", pod=pod.spec.name, container=each.name)
+                    failures = 0
+                    await asyncio.to_thread(_end_sessions, [state.pid], _MOST_GRACE)
+
+    def _report(self, pod: RunningPod) -> None:
+        """Also for ``sidegate sandbox exec`` and the streaming server, which read this file."""
+        env = {each.name: dict(each.env) for each in pod.spec.containers}
+        state = {
+            "pids": {
+                name: s.pid for name, s in pod.states.items() if s.exit_code is None and s.pid
+            },
+            "env": next(iter(env.values())),
+            "containers": env,
+            "addresses": pod.addresses,
+        }
+        with contextlib.suppress(FileNotFoundError):  # it is being removed
+            path = pod.place.directory / "state.json"
+            fresh = path.with_suffix(".new")
+            fresh.write_text(json.dumps(state))
+            fresh.rename(path)
+        self._changed(pod)
+
+
+def _end_sessions(pids: list[int], grace: float) -> None:
+    """Each container is a session of its own: end it whole, kindly at first."""
+    for number, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, 1.0)):
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, number)
+        for _ in range(int(patience / 0.02)):
+            pids = [pid for pid in pids if _group_lives(pid)]
+            if not pids:
+                return
+            time.sleep(0.02)
+
+
+def _group_lives(pid: int) -> bool:
+    try:
+        os.killpg(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
