@@ -1,17 +1,20 @@
-"""Calls a CNI plugin by the specification (CNI 1.1, "Section 2: Execution Protocol")."""
+"""Calls CNI plugins by the specification (CNI 1.1, "Section 2: Execution Protocol")."""
 
 from __future__ import annotations
 
 import json
 import os
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sandbox.binaries import binary
 from sandbox.node import POD_RANGES, Node
 
 PLUGIN = Path(__file__).parent.parent / "cni_plugin" / "bin" / "sidegate-cni"
+TRY_AGAIN = 11
 
 
 class CniError(RuntimeError):
@@ -40,25 +43,67 @@ class Attachment:
         )
 
 
-def configuration(node: Node) -> dict[str, Any]:
-    """The network configuration that the chart would install."""
-    return {
-        "cniVersion": "1.1.0",
-        "name": "sidegate",
-        "type": "sidegate-cni",
-        "agentSocket": str(node.run_dir / "agent.sock"),
-        "ipam": {"dataDir": str(node.run_dir / "ipam"), "ranges": list(POD_RANGES)},
-    }
+def network(node: Node) -> dict[str, Any] | None:
+    """The configuration list that the node has: of a cluster's node, the first that was installed
+    (None: not ready for pods); of one by itself, what the chart would install."""
+    if not node.cluster:
+        own = {
+            "type": "sidegate-cni",
+            "agentSocket": str(node.run_dir / "agent.sock"),
+            "ipam": {"dataDir": str(node.run_dir / "ipam"), "ranges": list(POD_RANGES)},
+        }
+        return {"cniVersion": "1.1.0", "name": "sidegate", "plugins": [own]}
+    for path in sorted((node.root / "etc/cni/net.d").glob("*.conflist")):
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
+    return None
 
 
 def call(node: Node, command: str, attachment: Attachment) -> dict[str, Any]:
-    """Run the plugin in the node's namespace; its result. Raises CniError."""
+    """Run the chain in the node's namespaces; the last result. Raises CniError."""
+    chain = network(node)
+    if chain is None:
+        raise CniError(TRY_AGAIN, "no network is configured on the node yet: is the agent up?")
+    kept = node.sandbox_dir / "cni" / f"{attachment.container_id}.json"
+    result = {}
+    if command != "ADD" and kept.exists():
+        result = json.loads(kept.read_text())
+    plugins = chain["plugins"]
+    for plugin in reversed(plugins) if command == "DEL" else plugins:
+        config = {**plugin, "cniVersion": chain["cniVersion"], "name": chain["name"]}
+        if result:
+            config["prevResult"] = result
+        answer = _run(node, command, attachment, config)
+        if command == "ADD":
+            result = answer
+    if command == "ADD":
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps(result))
+    elif command == "DEL":
+        kept.unlink(missing_ok=True)
+    return result
+
+
+def addresses(result: dict[str, Any]) -> list[str]:
+    """The pod's addresses of an ADD result, without their prefix lengths."""
+    return [item["address"].partition("/")[0] for item in result.get("ips", [])]
+
+
+def _run(
+    node: Node, command: str, attachment: Attachment, config: dict[str, Any]
+) -> dict[str, Any]:
+    path = [str(folder) for folder in _plugin_folders(node)]
+    program = next(
+        (f"{at}/{config['type']}" for at in path if Path(at, config["type"]).exists()), ""
+    )
+    if not program:
+        raise CniError(4, f"{command}: no plugin {config['type']!r} in {':'.join(path)}")
     done = subprocess.run(
-        node.inside([str(PLUGIN)]),
+        [*node.enter(node.netns), program],
         check=False,
         capture_output=True,
         text=True,
-        input=json.dumps(configuration(node)),
+        input=json.dumps(config),
         timeout=30,
         env={
             **os.environ,
@@ -66,7 +111,7 @@ def call(node: Node, command: str, attachment: Attachment) -> dict[str, Any]:
             "CNI_CONTAINERID": attachment.container_id,
             "CNI_NETNS": f"/run/netns/{attachment.netns}",
             "CNI_IFNAME": "eth0",
-            "CNI_PATH": str(PLUGIN.parent),
+            "CNI_PATH": ":".join(path),
             "CNI_ARGS": attachment.arguments,
         },
     )
@@ -80,6 +125,8 @@ def call(node: Node, command: str, attachment: Attachment) -> dict[str, Any]:
     return result
 
 
-def addresses(result: dict[str, Any]) -> list[str]:
-    """The pod's addresses of an ADD result, without their prefix lengths."""
-    return [item["address"].partition("/")[0] for item in result.get("ips", [])]
+def _plugin_folders(node: Node) -> Iterator[Path]:
+    if node.cluster:
+        yield node.root / "opt/cni/bin"
+    yield PLUGIN.parent
+    yield binary("cni", "")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import ssl
 import subprocess
 import time
 import zlib
@@ -64,11 +65,6 @@ class Cluster:
         return f"sidegate-{self.name}-control-plane"
 
     @property
-    def server(self) -> str:
-        """The API server for nodes and pods."""
-        return f"https://{addresses(_NUMBER)[0].ip}:{_PORT}"
-
-    @property
     def kubeconfig(self) -> Path:
         """The administrator's, from anywhere on the machine."""
         return self.directory / "pki" / "admin.kubeconfig"
@@ -88,6 +84,16 @@ class ControlPlane:
         self.cluster = cluster
         self._parts: dict[str, subprocess.Popen[bytes]] = {}
 
+    @property
+    def server(self) -> tuple[str, int]:
+        """Where nodes and pods reach the API server."""
+        return str(addresses(_NUMBER)[0].ip), _PORT
+
+    @property
+    def outside(self) -> str:
+        """Its URL for programs of the machine."""
+        return f"https://{self.cluster.link[2]}:{_PORT}"
+
     def start(self) -> None:
         """Raises ControlPlaneError, CalledProcessError; what is left of an earlier one goes."""
         self.remove()
@@ -101,7 +107,7 @@ class ControlPlane:
         for name, (user, group) in _CLIENTS.items():
             self.pki.issue(name, user, group=group)
             self.pki.kubeconfig(name, f"https://127.0.0.1:{_PORT}")
-        self.pki.kubeconfig("admin", f"https://{outside}:{_PORT}")
+        self.pki.kubeconfig("admin", self.outside)
         self.start_part("etcd")
         self.start_part("kube-apiserver")
         self.wait_ready()
@@ -168,12 +174,9 @@ class ControlPlane:
     @contextlib.contextmanager
     def client(self) -> Iterator[httpx.Client]:
         """As the administrator."""
-        import ssl  # noqa: PLC0415
-
         context = ssl.create_default_context(cafile=str(self.pki.ca))
         context.load_cert_chain(self.pki.certificate("admin"), self.pki.key("admin"))
-        server = f"https://{self.cluster.link[2]}:{_PORT}"
-        with httpx.Client(base_url=server, verify=context, timeout=10) as client:
+        with httpx.Client(base_url=self.outside, verify=context, timeout=10) as client:
             yield client
 
     def _network(self) -> None:

@@ -45,10 +45,21 @@ def agent(
 
 @sandbox.command("run")
 def sandbox_run(
-    directory: Annotated[Path, typer.Argument(exists=True, file_okay=False)],
+    directory: Annotated[
+        Path | None, typer.Argument(exists=True, file_okay=False, help="Kubernetes YAML.")
+    ] = None,
     node: Node = "default",
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="A real control plane and several nodes.")
+    ] = False,
+    nodes: Annotated[int, typer.Option(min=1, max=200, help="Of a cluster.")] = 2,
+    name: Annotated[str, typer.Option(help="Of a cluster.")] = "sandbox",
 ) -> None:
     """Run the pods of a directory of YAML under its policies until a signal."""
+    if cluster:
+        raise typer.Exit(_part("sandbox.cluster").run(name, nodes, directory))
+    if directory is None:
+        raise Failure("sandbox run: give a directory of Kubernetes YAML, or --cluster", 2)
     raise typer.Exit(_part("sandbox.run").run(directory, node))
 
 

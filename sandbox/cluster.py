@@ -1,0 +1,128 @@
+"""``sidegate sandbox run --cluster``: a control plane and nodes, on one machine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from kubernetes.aio import client, config
+
+from sandbox.binaries import binary, build
+from sandbox.cluster_kubelet import ClusterKubelet
+from sandbox.control_plane import Cluster, ControlPlane, ControlPlaneError
+from sandbox.node import Node
+
+_FIRST_NODE = 11
+_NODES_MAX = 200
+_CIDR_SECONDS = 20.0
+
+
+def nodes_of(cluster: Cluster, count: int) -> list[Node]:
+    return [Node(f"{cluster.name}-{n + 1}", cluster.name, _FIRST_NODE + n) for n in range(count)]
+
+
+def kubectl(cluster: Cluster, *arguments: str, text: str | None = None) -> str:
+    """As the administrator; what it printed. Raises CalledProcessError."""
+    command = [str(binary("kubernetes", "kubectl")), f"--kubeconfig={cluster.kubeconfig}"]
+    done = subprocess.run(
+        [*command, *arguments], check=True, capture_output=True, text=True, input=text
+    )
+    return done.stdout
+
+
+@contextlib.asynccontextmanager
+async def running(cluster: Cluster, count: int) -> AsyncIterator[ControlPlane]:
+    """A cluster whose nodes are registered and routed; nothing of it is left afterwards.
+
+    Raises ControlPlaneError, CalledProcessError, OSError.
+    """
+    if not 1 <= count <= _NODES_MAX:
+        raise ControlPlaneError(f"{count} nodes: give 1 to {_NODES_MAX}")
+    plane, nodes = ControlPlane(cluster), nodes_of(cluster, count)
+    async with contextlib.AsyncExitStack() as stack:
+        for node in nodes:
+            node.remove()
+            stack.callback(node.remove)
+        stack.callback(plane.stop)
+        await asyncio.to_thread(plane.start)
+        for node in nodes:
+            node.create()
+            node.start_pause()
+            api = await _client_of(plane, node)
+            stack.push_async_callback(api.close)
+            kubelet = asyncio.create_task(ClusterKubelet(node, api, plane.server).run())
+            stack.push_async_callback(_ended, kubelet)
+        admin = await config.new_client_from_config(str(cluster.kubeconfig))  # type: ignore[no-untyped-call]
+        stack.push_async_callback(admin.close)
+        await _route(cluster, nodes, admin)
+        yield plane
+
+
+async def _client_of(plane: ControlPlane, node: Node) -> client.ApiClient:
+    plane.pki.issue(node.name, f"system:node:{node.name}", group="system:nodes")
+    plane.pki.issue(f"{node.name}-serving", node.name, node.name, *node.addresses)
+    path = plane.pki.kubeconfig(node.name, plane.outside)
+    made: client.ApiClient = await config.new_client_from_config(str(path))  # type: ignore[no-untyped-call]
+    return made
+
+
+async def _route(cluster: Cluster, nodes: list[Node], admin: client.ApiClient) -> None:
+    """What is outside the nodes reaches their pods: as a cloud's routes would do it."""
+    core: Any = client.CoreV1Api(admin)
+    deadline = asyncio.get_running_loop().time() + _CIDR_SECONDS
+    left = {node.name: node for node in nodes}
+    while left:
+        for item in (await core.list_node()).items:
+            cidrs = item.spec.pod_cidrs
+            node = left.get(item.metadata.name)
+            if node and cidrs:
+                del left[node.name]
+                for cidr in cidrs:
+                    cluster.segment.route(cidr, node.number)
+        if left and asyncio.get_running_loop().time() > deadline:
+            raise ControlPlaneError(f"the controller manager gave no pod CIDR to {', '.join(left)}")
+        await asyncio.sleep(0.05)
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+def run(name: str, count: int, manifests: Path | None) -> int:
+    """Until a signal; the exit code."""
+    cluster = Cluster(name)
+    try:
+        for module in ("etcd", "kubernetes", "cni", "coredns", "http-peer"):
+            print(f"building {module}" if not binary(module, "").exists() else f"{module}: there")
+            build(module)
+        return asyncio.run(_until_signal(cluster, count, manifests))
+    except (ControlPlaneError, subprocess.CalledProcessError, OSError) as error:
+        said = getattr(error, "stderr", None) or ""
+        print(f"sandbox: {error}\n{said}".rstrip(), file=sys.stderr)
+        return 1
+
+
+async def _until_signal(cluster: Cluster, count: int, manifests: Path | None) -> int:
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    async with running(cluster, count) as plane:
+        (cluster.directory / "pid").write_text(str(os.getpid()))
+        if manifests:
+            print(await asyncio.to_thread(kubectl, cluster, "apply", "-Rf", str(manifests)), end="")
+        names = ", ".join(node.name for node in nodes_of(cluster, count))
+        print(f"cluster {cluster.name} is up: nodes {names}; API server {plane.outside}")
+        print(f"  export KUBECONFIG={cluster.kubeconfig}")
+        print(f"  export PATH={binary('kubernetes', '')}:$PATH   # kubectl")
+        print("running; Ctrl-C stops it", flush=True)
+        await stopped.wait()
+    return 0
