@@ -7,7 +7,16 @@ from typing import Any
 
 from policy_engine.errors import Errors, FieldError
 
-CLUSTER_SCOPED = frozenset({"Namespace", "CiliumClusterwideNetworkPolicy"})
+CLUSTER_SCOPED = frozenset(
+    {
+        "Namespace",
+        "Node",
+        "CiliumClusterwideNetworkPolicy",
+        "SidegateClusterwideNetworkPolicy",
+        "SidegateIdentity",
+        "SidegateEndpointSlice",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, order=True)
