@@ -22,11 +22,11 @@ class Programs:
     """The loaded object of one node."""
 
     def __init__(self, directory: Path, object_file: Path = OBJECT) -> None:
-        """Mount bpffs at ``directory`` where it is not, load, pin. Raises BpfError or OSError."""
+        """Mount bpffs at ``directory`` unless it is in one, load, pin. Raises BpfError, OSError."""
         self._directory = directory
         self._links = directory / "links"
         directory.mkdir(parents=True, exist_ok=True)
-        if not os.path.ismount(directory):
+        if not _is_bpffs(directory):
             subprocess.run(["mount", "-t", "bpf", "bpf", str(directory)], check=True)
         self._links.mkdir(exist_ok=True)
         maps, self._programs = self._load(object_file)
@@ -70,7 +70,14 @@ class Programs:
         """Give everything up: links first, so that nothing runs on maps that go."""
         for ifindex in self.attached():
             self.detach(ifindex)
-        subprocess.run(["umount", str(self._directory)], check=True)
+        for path in [*self._links.iterdir(), self._links]:
+            path.unlink() if path.is_file() else path.rmdir()
+        if os.path.ismount(self._directory):
+            subprocess.run(["umount", str(self._directory)], check=True)
+        else:
+            for path in self._directory.iterdir():
+                path.unlink()
+            self._directory.rmdir()
 
     def _load(self, object_file: Path) -> tuple[dict[str, int], dict[str, int]]:
         pinned = {
@@ -94,3 +101,11 @@ class Programs:
             if not (self._directory / name).exists():
                 libbpf.pin(fd, self._directory / name)
         return maps, programs
+
+
+def _is_bpffs(directory: Path) -> bool:
+    """By the file system's type: its root has the same magic number as every directory below."""
+    done = subprocess.run(
+        ["stat", "-f", "-c", "%t", str(directory)], check=True, capture_output=True, text=True
+    )
+    return done.stdout.strip() == "cafe4a11"

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 
 from pyroute2 import IPRoute, NetlinkError
 
+from datapath.codec import Address, Prefix
 from datapath.consts import MARK_MASK, MARK_TO_PROXY
 
 TABLE = 2004
+PROTOCOL = 192  # of the routes that are ours, as rtnetlink(7) knows who made a route
 HAIRPIN, HAIRPIN_PEER = "sg_hairpin", "sg_hairpin0"
 _RULE_PRIORITY = 9
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
@@ -47,6 +50,24 @@ def tear_down() -> None:
             _quietly(ip.flush_routes, None, errno.ENOENT, family=family, table=TABLE)
         for index in ip.link_lookup(ifname=HAIRPIN):
             ip.link("del", index=index)
+
+
+def set_routes(routes: Mapping[Prefix, Address]) -> None:
+    """Exactly these routes of ours to other nodes' pods, by the node that is the next hop.
+
+    Not within an event loop: pyroute2 runs its own. Raises NetlinkError.
+    """
+    with IPRoute() as ip:
+        for family in _FAMILIES:
+            version = 4 if family == socket.AF_INET else 6
+            wanted = {str(p): str(via) for p, via in routes.items() if p.version == version}
+            for route in ip.get_routes(family=family, proto=PROTOCOL):
+                prefix = f"{route.get_attr('RTA_DST')}/{route['dst_len']}"
+                if prefix not in wanted:
+                    _quietly(ip.route, "del", errno.ESRCH, dst=prefix, proto=PROTOCOL,
+                             family=family)  # fmt: skip
+            for prefix, via in wanted.items():
+                ip.route("replace", dst=prefix, gateway=via, proto=PROTOCOL, family=family)
 
 
 def ifindex_of(name: str) -> int:

@@ -24,7 +24,7 @@ from kube_store.resource import Resource, ResourceKey, SourceError, identify
 
 log = structlog.get_logger(__name__)
 
-OnBatch = Callable[[list[Resource], list[ResourceKey]], None]
+OnBatch = Callable[[list[Resource], list[ResourceKey]], object]
 Trim = Callable[[dict[str, Any]], dict[str, Any]]
 
 _PAGE = "500"

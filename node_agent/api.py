@@ -53,6 +53,9 @@ class Routes:
     async def healthz(self, _: Request) -> Response:
         return JSONResponse({"ok": True})
 
+    async def config(self, _: Request) -> Response:
+        return JSONResponse(self._agent.pod_network())
+
     async def version(self, _: Request) -> Response:
         return JSONResponse(self._agent.version())
 
@@ -138,6 +141,7 @@ def application(agent: Agent) -> Starlette:
     routes = Routes(agent)
     table: list[tuple[str, str, Callable[[Request], Any]]] = [
         ("GET", "/v1/healthz", routes.healthz),
+        ("GET", "/v1/config", routes.config),
         ("GET", "/v1/version", routes.version),
         ("GET", "/v1/status", routes.status),
         ("GET", "/metrics", routes.metrics),

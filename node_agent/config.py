@@ -16,7 +16,10 @@ class AgentConfig:
     """``resources`` is the directory of YAML to enforce, None for none.
 
     ``devices`` are the uplinks, by name; peers beyond them are remote. ``workers`` is Envoy's
-    concurrency. ``module`` is the library that Envoy loads.
+    concurrency. ``module`` is the library that Envoy loads. ``cluster`` takes objects from the
+    API server, by ``kubeconfig`` or as the pod that we are. ``bpffs`` is where pins go, None for a
+    bpffs of our own in the run directory. ``node_cgroup`` has all pods of the node below it,
+    ``kubelet_cgroup`` the kubelet.
     """
 
     node: str = "default"
@@ -29,6 +32,12 @@ class AgentConfig:
     workers: int = 2
     module: Path = Path(__file__).parent.parent / "l7_proxy_ext" / "lib" / "libsidegate.so"
 
+    cluster: bool = False
+    kubeconfig: Path | None = None
+    bpffs: Path | None = None
+    node_cgroup: Path | None = None
+    kubelet_cgroup: Path | None = None
+
     @property
     def agent_socket(self) -> Path:
         return self.run_dir / "agent.sock"
@@ -39,7 +48,7 @@ class AgentConfig:
 
     @property
     def bpf_dir(self) -> Path:
-        return self.run_dir / "bpf"
+        return self.bpffs or self.run_dir / "bpf"
 
     @property
     def envoy_dir(self) -> Path:

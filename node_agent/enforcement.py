@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from datapath.codec import Endpoint, Prefix
 from datapath.facade import Datapath
 from kube_store.kept import Kept
 from kube_store.store import Change, Store
+from node_agent.address_book import AddressBook, Layer, hosts
 from node_agent.controller import Controller, PolicySink, Realised
 from node_agent.endpoints import BadEndpoint, EndpointRecord, EndpointTable
+from node_agent.identities import Identities
 from node_agent.membership import Membership
 from node_agent.policies import PolicyObjects
 from node_agent.state import read_json, write_json
@@ -24,9 +27,14 @@ from policy_engine.repository import PolicyRepository
 
 log = structlog.get_logger(__name__)
 
+POD_SECONDS = 5.0
+
 
 class Enforcement:
-    """The write side of the agent. Reading its parts needs no lock: there is one thread."""
+    """The write side of the agent. Reading its parts needs no lock: there is one thread.
+
+    ``listeners`` are told of each endpoint that is there now, and of each that is not (None).
+    """
 
     def __init__(
         self,
@@ -35,33 +43,40 @@ class Enforcement:
         datapath: Datapath,
         sink: PolicySink,
         regex_error: RegexError,
+        repository: PolicyRepository,
+        identities: Identities,
     ) -> None:
-        self.repository = PolicyRepository()
+        self.repository = repository
         self.table = EndpointTable(state_dir / "endpoints")
         kept = Kept(state_dir / "invalid-policies.json")
         self.policies = PolicyObjects(self.repository, regex_error, kept)
         self.controller = Controller(self.repository, datapath, sink)
-        self._membership = Membership(store, self.repository, self.table)
+        self.book = AddressBook()
+        self.listeners: list[Callable[[int, EndpointRecord | None], None]] = []
+        self._identities = identities
+        self._membership = Membership(store, self.repository, self.table, identities)
         self._datapath = datapath
         self._identities_file = state_dir / "identities.json"
-        self._exported: dict[str, int] = {}
+        self._exported: Mapping[str, int] = {}
         self._pending: list[Change] = []
-        self._addresses: dict[Prefix, tuple[int, int]] = {}
-        self._hosts: dict[Prefix, tuple[int, int]] = {}
+        self._cidrs: dict[Prefix, int] = {}
+        self._announced: dict[int, EndpointRecord] = {}
         self.last = Realised()
         store.subscribe(self._pending.extend)
 
     async def restore(self, host_addresses: Iterable[Prefix]) -> None:
         """Take over what an earlier agent left: endpoints whose interface still exists."""
-        self._membership.restore(read_json(self._identities_file) or {})
+        self._identities.restore(read_json(self._identities_file) or {})
         self.table.load()
         live = {endpoint.id: endpoint for endpoint in self._datapath.endpoints()}
-        self._addresses = {
-            prefix: (value.identity, value.endpoint_id)
-            for prefix, value in self._datapath.ipcache().items()
-            if prefix.prefixlen
-        }
-        self._hosts = dict.fromkeys(host_addresses, (int(Reserved.HOST), 0))
+        self.book.restore(
+            {
+                prefix: (value.identity, value.endpoint_id)
+                for prefix, value in self._datapath.ipcache().items()
+                if prefix.prefixlen
+            }
+        )
+        self.book.replace(Layer.HOST, hosts(host_addresses, Reserved.HOST))
         async with self.controller.lock:
             affected = self._take_pending()
             for record in list(self.table):
@@ -79,11 +94,9 @@ class Enforcement:
 
     async def set_host_addresses(self, addresses: Iterable[Prefix]) -> None:
         """The node's own addresses are these now."""
-        hosts = dict.fromkeys(addresses, (int(Reserved.HOST), 0))
-        if hosts != self._hosts:
-            async with self.controller.lock:
-                self._hosts = hosts
-                await self._enforce(self._take_pending())
+        async with self.controller.lock:
+            self.book.replace(Layer.HOST, hosts(addresses, Reserved.HOST))
+            await self._enforce(self._take_pending())
 
     async def settle(self) -> Realised:
         """Realise what the store has announced since the last time."""
@@ -92,16 +105,20 @@ class Enforcement:
                 await self._enforce(self._take_pending())
             return self.last
 
-    async def add_endpoint(self, record: EndpointRecord) -> EndpointRecord:
-        """Attach and enforce before the pod can talk. Raises BadEndpoint, BpfError."""
-        async with self.controller.lock:
-            affected = self._take_pending()
-            try:
+    async def add_endpoint(self, record: EndpointRecord, await_pod: bool) -> EndpointRecord:
+        """Attach and enforce before the pod can talk. ``await_pod``: not before its object is
+        known. Raises BadEndpoint, BpfError."""
+        if await_pod:
+            await self._pod_is_known(record)
+        try:
+            await self._identities.ensure(self._membership.labels(record)[0])
+            async with self.controller.lock:
+                affected = self._take_pending()
                 record, more = self._membership.put(record)
-            except IdentitiesExhausted as error:
-                raise BadEndpoint(f"identity: {error}") from None
-            self._datapath.attach_endpoint(_endpoint(record))
-            await self._enforce(affected | more | {record.id})
+                self._datapath.attach_endpoint(_endpoint(record))
+                await self._enforce(affected | more | {record.id})
+        except IdentitiesExhausted as error:
+            raise BadEndpoint(f"identity: {error}") from None
         log.info("endpoint added", endpoint=record.id, pod=record.pod, identity=record.identity)
         return record
 
@@ -113,41 +130,68 @@ class Enforcement:
             self._datapath.detach_endpoint(_endpoint(record))
         log.info("endpoint removed", endpoint=record.id, pod=record.pod)
 
+    async def _pod_is_known(self, record: EndpointRecord) -> None:
+        """The runtime may be quicker than our watch. Raises BadEndpoint: no pod without policy."""
+        deadline = asyncio.get_running_loop().time() + POD_SECONDS
+        while not self._membership.has_pod(record):
+            if asyncio.get_running_loop().time() > deadline:
+                raise BadEndpoint(
+                    f"pod_name: the API server has not shown us {record.pod} yet; try again"
+                )
+            await asyncio.sleep(0.01)
+
     def _take_pending(self) -> set[int]:
         changes, self._pending[:] = list(self._pending), []
         affected: set[int] = set()
         for change in changes:
-            key = change.resource.key
-            if key.kind in KINDS:
+            if change.resource.key.kind in KINDS:
                 affected |= self.policies.take(change)
-            elif key.kind == "Pod":
-                affected |= self._membership.refresh(key.namespace, key.name)
-            elif key.kind == "Namespace":
-                affected |= self._membership.refresh(key.name)
+            else:
+                affected |= self._membership.take(change)
         return affected
 
     async def _enforce(self, affected: set[int]) -> None:
         """Identities leave the ipcache before policies forget them, and enter it after policies
         know them."""
-        wanted = self._hosts | {
-            prefix: (identity, 0) for prefix, identity in self.repository.cidr_identities().items()
-        }
-        wanted |= self._membership.addresses()
-        for prefix in self._addresses.keys() - wanted.keys():
+        self._note_cidrs()
+        self._note_endpoints()
+        gone, new = self.book.changes()
+        for prefix in gone:
             self._datapath.delete_ipcache(prefix)
-        for record in self.table:
-            known = self._addresses.get(next(iter(_prefixes(record))), (0, 0))
-            if known[0] not in (0, record.identity):
-                self._datapath.attach_endpoint(_endpoint(record))
         self.last = await self.controller.realise(affected)
-        for prefix, (identity, endpoint_id) in wanted.items():
-            if self._addresses.get(prefix) != (identity, endpoint_id):
-                self._datapath.upsert_ipcache(prefix, identity, endpoint_id)
-        self._addresses = wanted
-        exported = self._membership.export()
+        for prefix, (identity, endpoint_id) in new.items():
+            self._datapath.upsert_ipcache(prefix, identity, endpoint_id)
+        exported = self._identities.export()
         if exported != self._exported:
             write_json(self._identities_file, exported)
             self._exported = exported
+
+    def _note_cidrs(self) -> None:
+        wanted = self.repository.cidr_identities()
+        if wanted != self._cidrs:
+            self._cidrs = dict(wanted)
+            self.book.replace(
+                Layer.CIDR, {prefix: (number, 0) for prefix, number in wanted.items()}
+            )
+
+    def _note_endpoints(self) -> None:
+        """The kernel's endpoint, the address book and the listeners, where a record is another."""
+        for endpoint_id in self._announced.keys() - {record.id for record in self.table}:
+            for prefix in _prefixes(self._announced.pop(endpoint_id)):
+                self.book.drop(Layer.ENDPOINT, prefix)
+            for tell in self.listeners:
+                tell(endpoint_id, None)
+        for record in self.table:
+            before = self._announced.get(record.id)
+            if before == record:
+                continue
+            if before and before.identity != record.identity:
+                self._datapath.attach_endpoint(_endpoint(record))
+            self._announced[record.id] = record
+            for prefix in _prefixes(record):
+                self.book.put(Layer.ENDPOINT, prefix, (record.identity, record.id))
+            for tell in self.listeners:
+                tell(record.id, record)
 
 
 def _endpoint(record: EndpointRecord) -> Endpoint:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import sys
 
@@ -29,9 +30,14 @@ def run(config: AgentConfig, log_level: str = "info") -> int:
 
 
 async def _until_signal(config: AgentConfig) -> None:
-    stopped = asyncio.Event()
+    running = asyncio.create_task(_forever(config))
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+        asyncio.get_running_loop().add_signal_handler(number, running.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+    log.info("agent stopped; enforcement stays in place")
+
+
+async def _forever(config: AgentConfig) -> None:
     async with Agent(config).running():
-        await stopped.wait()
-        log.info("agent stops; enforcement stays in place")
+        await asyncio.Event().wait()

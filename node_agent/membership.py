@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import ip_network
 from typing import Any
 
 from kube_store.resource import ResourceKey
-from kube_store.store import Store
+from kube_store.store import Change, Store
 from node_agent.endpoints import EndpointRecord, EndpointTable
-from policy_engine.identity import (
-    FIRST_POD_IDENTITY,
-    LAST_POD_IDENTITY,
-    IdentityAllocator,
-    Prefix,
-    Reserved,
-)
+from node_agent.identities import KIND as IDENTITY_KIND
+from node_agent.identities import Identities
+from policy_engine.identity import Reserved
 from policy_engine.labels import Labels, format_labels, pod_labels
 from policy_engine.parse import AUDIT_ANNOTATION
 from policy_engine.repository import PolicyRepository, Subject
@@ -24,29 +19,34 @@ from policy_engine.repository import PolicyRepository, Subject
 class Membership:
     """Every method that changes something returns the endpoints that it concerns."""
 
-    def __init__(self, store: Store, repository: PolicyRepository, table: EndpointTable) -> None:
+    def __init__(
+        self,
+        store: Store,
+        repository: PolicyRepository,
+        table: EndpointTable,
+        identities: Identities,
+    ) -> None:
         self._store, self._repository, self._table = store, repository, table
-        self._allocator = IdentityAllocator(FIRST_POD_IDENTITY, LAST_POD_IDENTITY)
+        self._identities = identities
         self._labels: dict[int, Labels] = {}  # of each endpoint, as its identity was acquired
 
-    def restore(self, exported: dict[str, int]) -> None:
-        self._allocator.restore(exported)
-
-    def export(self) -> dict[str, int]:
-        return self._allocator.export()
-
     def put(self, record: EndpointRecord) -> tuple[EndpointRecord, set[int]]:
-        """The record with its identity; raises IdentitiesExhausted, nothing has changed then."""
-        labels, audit = self._pod(record)
+        """The record with its identity; raises IdentitiesExhausted, nothing has changed then.
+
+        Where the identity of new labels is still to be had, the endpoint keeps what it has.
+        """
+        labels, audit = self.labels(record)
+        affected: set[int] = set()
+        identity: int | None = record.identity
         if self._labels.get(record.id) != labels or not record.identity:
-            identity = self._acquire(labels)
-            affected = self._repository.upsert_identity(identity, labels)
+            identity, affected = self._acquire(labels)
+            if identity is None:
+                return record, affected
             affected |= self._release(record.id)
             self._labels[record.id] = labels
-        else:
-            identity, affected = record.identity, set()
-        record = replace(record, identity=identity, labels=format_labels(labels))
-        affected |= self._repository.upsert_endpoint(record.id, Subject(identity, labels, audit))
+        record = replace(record, identity=identity or 0, labels=format_labels(labels))
+        subject = Subject(record.identity, labels, audit)
+        affected |= self._repository.upsert_endpoint(record.id, subject)
         self._table.put(record)
         return record, affected
 
@@ -63,15 +63,27 @@ class Membership:
                 affected |= self.put(record)[1]
         return affected
 
-    def addresses(self) -> dict[Prefix, tuple[int, int]]:
-        """What the ipcache must say of this node's endpoints: (identity, endpoint id)."""
-        return {
-            ip_network(address): (record.identity, record.id)
-            for record in self._table
-            for address in record.addresses
-        }
+    def take(self, change: Change) -> set[int]:
+        """A Pod, a Namespace or an identity changed in the store."""
+        key = change.resource.key
+        if key.kind == "Pod":
+            return self.refresh(key.namespace, key.name)
+        if key.kind == "Namespace":
+            return self.refresh(key.name)
+        affected = self._identities.take(change)
+        if key.kind == IDENTITY_KIND:
+            for record in self._table:
+                if self._labels.get(record.id) != self.labels(record)[0]:
+                    affected |= self.put(record)[1]
+        return affected
 
-    def _pod(self, record: EndpointRecord) -> tuple[Labels, bool]:
+    def has_pod(self, record: EndpointRecord) -> bool:
+        """Whether the store has the very pod, not one of the same name from before."""
+        pod = self._store.get(ResourceKey("Pod", record.pod_namespace, record.pod_name))
+        uid = (pod.manifest.get("metadata") or {}).get("uid") if pod else None
+        return pod is not None and record.pod_uid in ("", uid)
+
+    def labels(self, record: EndpointRecord) -> tuple[Labels, bool]:
         """Labels and the audit annotation; a pod that is not known yet is ``init``."""
         pod = self._store.get(ResourceKey("Pod", record.pod_namespace, record.pod_name))
         if pod is None:
@@ -87,14 +99,13 @@ class Membership:
         annotations = metadata.get("annotations") or {}
         return labels, str(annotations.get(AUDIT_ANNOTATION, "")).lower() == "true"
 
-    def _acquire(self, labels: Labels) -> int:
+    def _acquire(self, labels: Labels) -> tuple[int | None, set[int]]:
         if Reserved.INIT.label in labels:
-            return Reserved.INIT
-        return self._allocator.acquire(labels)
+            return Reserved.INIT, set()
+        return self._identities.acquire(labels)
 
     def _release(self, endpoint_id: int) -> set[int]:
         labels = self._labels.pop(endpoint_id, None)
         if labels is None or Reserved.INIT.label in labels:
             return set()
-        number = self._allocator.release(labels)
-        return self._repository.remove_identity(number) if number is not None else set()
+        return self._identities.release(labels)

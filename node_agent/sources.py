@@ -28,7 +28,8 @@ class Sources:
         self._loading = False
         self._applied_errors: list[SourceError] = []
 
-    def load(self) -> None:
+    async def start(self) -> None:
+        """Everything that is there now."""
         found = self._applied.load()
         self._applied_errors = found.errors
         self._overridden = {r.key for r in found.resources} | found.tombstones

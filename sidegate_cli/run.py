@@ -26,6 +26,21 @@ def agent(
     module: Annotated[
         Path | None, typer.Option(help="The library that Envoy loads.", dir_okay=False)
     ] = None,
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="Objects come from the API server.")
+    ] = False,
+    kubeconfig: Annotated[
+        Path | None, typer.Option(help="With --cluster; none: as the pod that runs this.")
+    ] = None,
+    bpffs: Annotated[
+        Path | None, typer.Option(help="Directory of a mounted bpffs for what is pinned.")
+    ] = None,
+    node_cgroup: Annotated[
+        Path | None, typer.Option(help="cgroup2 directory that has all pods.", file_okay=False)
+    ] = None,
+    kubelet_cgroup: Annotated[
+        Path | None, typer.Option(help="cgroup2 directory of the kubelet.", file_okay=False)
+    ] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Run the agent of a node in this network namespace until a signal."""
@@ -37,6 +52,11 @@ def agent(
         run_dir=run_dir_of(node),
         resources=resources,
         devices=tuple(device or ()),
+        cluster=cluster,
+        kubeconfig=kubeconfig,
+        bpffs=bpffs,
+        node_cgroup=node_cgroup,
+        kubelet_cgroup=kubelet_cgroup,
     )
     if module:
         config = replace(config, module=module)

@@ -1,0 +1,169 @@
+"""What the API server says of the rest of the cluster, as addresses with identities and routes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Any
+
+from datapath.codec import Prefix
+from kube_store.kube import Watched
+from kube_store.resource import ResourceKey
+from kube_store.store import Change, ChangeType
+from node_agent.address_book import AddressBook, Layer
+from node_agent.identities import GROUP_VERSION, PLURAL
+from node_agent.identities import KIND as IDENTITY
+from policy_engine.identity import Reserved
+
+SLICE, SLICES = "SidegateEndpointSlice", "sidegateendpointslices"
+NODE_LABEL = "policy.sidegate.io/node"
+_API_SLICES = "kubernetes.io/service-name"
+
+Address = IPv4Address | IPv6Address
+
+
+def watched(node: str) -> list[Watched]:
+    """What an agent follows: pods of its own node only, the rest as small as it can be."""
+    return [
+        Watched("Pod", "v1", "pods", field_selector=f"spec.nodeName={node}", trim=_pod),
+        Watched("Namespace", "v1", "namespaces", metadata_only=True),
+        Watched("Node", "v1", "nodes", trim=_node),
+        Watched("Service", "v1", "services"),
+        Watched("EndpointSlice", "discovery.k8s.io/v1", "endpointslices"),
+        Watched("NetworkPolicy", "networking.k8s.io/v1", "networkpolicies"),
+        Watched("CiliumNetworkPolicy", "cilium.io/v2", "ciliumnetworkpolicies",
+                optional=True, trim=_policy),
+        Watched("CiliumClusterwideNetworkPolicy", "cilium.io/v2",
+                "ciliumclusterwidenetworkpolicies", optional=True, trim=_policy),
+        Watched("SidegateNetworkPolicy", GROUP_VERSION, "sidegatenetworkpolicies",
+                optional=True, trim=_policy),
+        Watched("SidegateClusterwideNetworkPolicy", GROUP_VERSION,
+                "sidegateclusterwidenetworkpolicies", optional=True, trim=_policy),
+        Watched(IDENTITY, GROUP_VERSION, PLURAL, optional=True),
+        Watched(SLICE, GROUP_VERSION, SLICES, optional=True),
+    ]  # fmt: skip
+
+
+def _pod(manifest: dict[str, Any]) -> dict[str, Any]:
+    """No status: it changes often, and says nothing that policy asks."""
+    spec = manifest.get("spec") or {}
+    wanted = ("serviceAccountName", "hostNetwork", "nodeName")
+    containers = [{"ports": c.get("ports") or []} for c in spec.get("containers") or []]
+    return {
+        **_without_status(manifest),
+        "spec": {name: spec[name] for name in wanted if name in spec} | {"containers": containers},
+    }
+
+
+def _node(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Without conditions, whose heartbeats would be changes."""
+    spec, status = manifest.get("spec") or {}, manifest.get("status") or {}
+    metadata = manifest["metadata"]
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {name: metadata.get(name) for name in ("name", "uid", "labels")},
+        "spec": {"podCIDRs": spec.get("podCIDRs") or []},
+        "status": {"addresses": status.get("addresses") or []},
+    }
+
+
+def _policy(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Without status: what we write there must not come back as a change."""
+    metadata = manifest["metadata"]
+    wanted = ("name", "namespace", "uid", "labels", "annotations", "generation")
+    return {
+        **_without_status(manifest),
+        "metadata": {name: metadata[name] for name in wanted if name in metadata},
+    }
+
+
+def _without_status(manifest: dict[str, Any]) -> dict[str, Any]:
+    kept = {name: value for name, value in manifest.items() if name != "status"}
+    metadata = dict(manifest["metadata"])
+    metadata.pop("resourceVersion", None)
+    return {**kept, "metadata": metadata}
+
+
+class Cluster:
+    """Feeds the address book, and knows the routes to other nodes' pods."""
+
+    def __init__(self, node: str, book: AddressBook) -> None:
+        self._node, self._book = node, book
+        self._prefixes: dict[ResourceKey, dict[Prefix, tuple[Layer, int]]] = {}
+        self.pod_cidrs: tuple[str, ...] = ()
+        self.routes: dict[Prefix, Address] = {}
+        self.cluster_cidrs: frozenset[Prefix] = frozenset()
+        self._node_cidrs: dict[str, list[Prefix]] = {}
+        self._node_routes: dict[str, dict[Prefix, Address]] = {}
+
+    def take(self, change: Change) -> None:
+        """A change of the store; kinds that say nothing of addresses are no error."""
+        key, manifest = change.resource.key, change.resource.manifest
+        gone = change.type is ChangeType.DELETED
+        if key.kind == SLICE:
+            found = {} if gone else dict(self._peers(manifest))
+        elif key.kind == "Node":
+            found = {} if gone else dict(self._node_prefixes(manifest))
+            self._take_routes(key.name, {} if gone else manifest)
+        elif key.kind == "EndpointSlice" and _is_api_server(manifest):
+            found = {} if gone else dict(_api_server(manifest))
+        else:
+            return
+        before = self._prefixes.pop(key, {})
+        for prefix, (layer, _) in before.items():
+            if prefix not in found:
+                self._book.drop(layer, prefix)
+        for prefix, (layer, identity) in found.items():
+            self._book.put(layer, prefix, (identity, 0))
+        if found:
+            self._prefixes[key] = found
+
+    def _peers(self, manifest: Mapping[str, Any]) -> Iterator[tuple[Prefix, tuple[Layer, int]]]:
+        if manifest.get("node") == self._node:
+            return
+        for endpoint in manifest.get("endpoints") or []:
+            for family in ("ipv4", "ipv6"):
+                if text := endpoint.get(family):
+                    yield ip_network(text), (Layer.PEER, int(endpoint["identity"]))
+
+    def _node_prefixes(
+        self, manifest: Mapping[str, Any]
+    ) -> Iterator[tuple[Prefix, tuple[Layer, int]]]:
+        for cidr in manifest["spec"]["podCIDRs"]:
+            yield ip_network(cidr), (Layer.POD_CIDR, Reserved.UNMANAGED)
+        if manifest["metadata"]["name"] != self._node:
+            for address in _addresses(manifest):
+                yield ip_network(address), (Layer.NODE, Reserved.REMOTE_NODE)
+
+    def _take_routes(self, name: str, manifest: Mapping[str, Any]) -> None:
+        cidrs = [ip_network(c) for c in manifest["spec"]["podCIDRs"]] if manifest else []
+        self._node_cidrs.pop(name, None)
+        self._node_routes.pop(name, None)
+        if manifest:
+            self._node_cidrs[name] = cidrs
+        if manifest and name != self._node:
+            via = {address.version: address for address in reversed(list(_addresses(manifest)))}
+            self._node_routes[name] = {c: via[c.version] for c in cidrs if c.version in via}
+        if name == self._node:
+            self.pod_cidrs = tuple(map(str, cidrs))
+        self.routes = {p: via for routes in self._node_routes.values() for p, via in routes.items()}
+        self.cluster_cidrs = frozenset(c for found in self._node_cidrs.values() for c in found)
+
+
+def _addresses(node: Mapping[str, Any]) -> Iterator[Address]:
+    for item in node["status"]["addresses"]:
+        if item.get("type") in ("InternalIP", "ExternalIP"):
+            yield ip_address(item["address"])
+
+
+def _is_api_server(manifest: Mapping[str, Any]) -> bool:
+    metadata = manifest["metadata"]
+    service = (metadata.get("labels") or {}).get(_API_SLICES)
+    return metadata.get("namespace") == "default" and service == "kubernetes"
+
+
+def _api_server(manifest: Mapping[str, Any]) -> Iterator[tuple[Prefix, tuple[Layer, int]]]:
+    for endpoint in manifest.get("endpoints") or []:
+        for text in endpoint.get("addresses") or []:
+            yield ip_network(text), (Layer.API_SERVER, Reserved.KUBE_APISERVER)

@@ -1,0 +1,116 @@
+"""Tells the cluster who this node's endpoints are: SidegateEndpointSlice objects of our own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import structlog
+
+from kube_store.kube_client import (
+    APPLY_PATCH,
+    CONNECTION_ERRORS,
+    KubeClient,
+    KubeError,
+    resource_path,
+)
+from node_agent.cluster import NODE_LABEL, SLICE, SLICES
+from node_agent.endpoints import EndpointRecord
+from node_agent.identities import GROUP_VERSION
+
+log = structlog.get_logger(__name__)
+
+PER_SLICE = 32
+_RETRY_SECONDS = (0.2, 5.0)
+
+
+class EndpointSlices:
+    """A change writes the slice that it is in, and no other."""
+
+    def __init__(self, node: str, client: KubeClient) -> None:
+        self._node, self._client = node, client
+        self._slots: dict[int, dict[int, Any]] = {}  # slice -> endpoint id -> what is said of it
+        self._place: dict[int, int] = {}
+        self._dirty: set[int] = set()
+        self._changed = asyncio.Event()
+
+    def adopt(self, names: Iterable[str]) -> None:
+        """Slices of an earlier agent: each is written anew, or goes."""
+        for name in names:
+            number = name.removeprefix(f"{self._node}-")
+            if number.isdecimal():
+                self._slots.setdefault(int(number), {})
+                self._dirty.add(int(number))
+        self._changed.set()
+
+    def put(self, record: EndpointRecord, ports: Iterable[Mapping[str, Any]] = ()) -> None:
+        said = {
+            "namespace": record.pod_namespace,
+            "name": record.pod_name,
+            "identity": record.identity,
+            "ipv4": record.ipv4,
+            "ipv6": record.ipv6,
+            "named-ports": list(ports),
+        }
+        number = self._place.get(record.id)
+        if number is None:
+            number = next(
+                (n for n, slots in sorted(self._slots.items()) if len(slots) < PER_SLICE),
+                max(self._slots, default=-1) + 1,
+            )
+            self._place[record.id] = number
+        slots = self._slots.setdefault(number, {})
+        if slots.get(record.id) != said:
+            slots[record.id] = said
+            self._touch(number)
+
+    def remove(self, endpoint_id: int) -> None:
+        number = self._place.pop(endpoint_id, None)
+        if number is not None:
+            self._slots[number].pop(endpoint_id, None)
+            self._touch(number)
+
+    async def run(self) -> None:
+        """Writes what changed, until cancelled."""
+        delay, most = _RETRY_SECONDS
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            while self._dirty:
+                number = min(self._dirty)
+                self._dirty.discard(number)
+                try:
+                    await self._write(number)
+                    delay = _RETRY_SECONDS[0]
+                except (KubeError, *CONNECTION_ERRORS) as error:
+                    self._dirty.add(number)
+                    log.warning("endpoints cannot be published yet", error=str(error))
+                    await asyncio.sleep(delay)
+                    delay = min(most, delay * 2)
+
+    def _touch(self, number: int) -> None:
+        self._dirty.add(number)
+        self._changed.set()
+
+    async def _write(self, number: int) -> None:
+        name = f"{self._node}-{number}"
+        path = resource_path(GROUP_VERSION, SLICES, name=name)
+        slots = self._slots.get(number)
+        if not slots:
+            self._slots.pop(number, None)
+            try:
+                await self._client.request("DELETE", path)
+            except KubeError as error:
+                if error.status != 404:
+                    raise
+            return
+        body = {
+            "apiVersion": GROUP_VERSION,
+            "kind": SLICE,
+            "metadata": {"name": name, "labels": {NODE_LABEL: self._node}},
+            "node": self._node,
+            "endpoints": list(slots.values()),
+        }
+        query = {"fieldManager": "sidegate-agent", "force": "true"}
+        await self._client.request("PATCH", path, query, body, APPLY_PATCH)

@@ -1,0 +1,123 @@
+"""A node as a member of a cluster: objects from the API server, endpoints and identities to it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import structlog
+
+from datapath import routing
+from kube_store.kube import KubeSource
+from kube_store.kube_client import KubeClient
+from kube_store.resource import Resource, ResourceKey, SourceError
+from kube_store.store import Change, Store
+from node_agent.address_book import AddressBook
+from node_agent.cluster import NODE_LABEL, SLICE, Cluster, watched
+from node_agent.endpoint_slices import EndpointSlices
+from node_agent.endpoints import EndpointRecord
+from node_agent.identities import ClusterIdentities
+from policy_engine.repository import PolicyRepository
+
+log = structlog.get_logger(__name__)
+
+_SAY_SECONDS = 10.0
+
+
+class Member:
+    """The cluster's part of an agent. Its source stands where a directory of YAML does."""
+
+    def __init__(
+        self, node: str, client: KubeClient, store: Store, repository: PolicyRepository
+    ) -> None:
+        self._node, self._client, self._store = node, client, store
+        self._source = KubeSource(client, watched(node), store.apply)
+        self._slices = EndpointSlices(node, client)
+        self._following: asyncio.Task[None]
+        self._changed = asyncio.Event()
+        self.identities = ClusterIdentities(repository, client, store.upsert)
+        self.cluster: Cluster
+
+    def join(self, book: AddressBook) -> None:
+        """Before :meth:`start`: what is heard of the cluster goes into this book."""
+        self.cluster = Cluster(self._node, book)
+        self._store.subscribe(self._take)
+
+    async def start(self) -> None:
+        """Until everything was heard once, however long that takes: without it nothing opens."""
+        self._following = asyncio.create_task(self._source.run())
+        while not self._source.synced.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._source.synced.wait(), _SAY_SECONDS)
+                break
+            for error in self._source.errors():
+                log.warning("waiting for the API server", error=str(error))
+        self._slices.adopt(self._own_slices())
+
+    async def watch(self) -> None:
+        """Runs until cancelled."""
+        tasks = [asyncio.create_task(each) for each in (self._slices.run(), self._keep_routes())]
+        try:
+            await asyncio.gather(self._following, *tasks)
+        finally:
+            for task in [self._following, *tasks]:
+                task.cancel()
+            await self._client.close()
+
+    def errors(self) -> list[SourceError]:
+        return self._source.errors()
+
+    def tell(self, endpoint_id: int, record: EndpointRecord | None) -> None:
+        """A listener of :class:`Enforcement`: the cluster hears of our endpoints."""
+        if record is None:
+            self._slices.remove(endpoint_id)
+        elif record.identity:
+            self._slices.put(record, self._named_ports(record))
+
+    def apply(self, _: dict[str, Any]) -> str:
+        """Raises ValueError: objects are the API server's here."""
+        raise ValueError("this agent takes objects from the API server; use kubectl")
+
+    def delete(self, _: ResourceKey) -> bool:
+        raise ValueError("this agent takes objects from the API server; use kubectl")
+
+    def _take(self, changes: list[Change]) -> None:
+        for change in changes:
+            self.cluster.take(change)
+        self._changed.set()
+
+    def _own_slices(self) -> Iterator[str]:
+        for resource in self._store.list(SLICE):
+            labels = resource.manifest["metadata"].get("labels") or {}
+            if labels.get(NODE_LABEL) == self._node:
+                yield resource.key.name
+
+    def _named_ports(self, record: EndpointRecord) -> list[dict[str, Any]]:
+        pod = self._store.get(ResourceKey("Pod", record.pod_namespace, record.pod_name))
+        return list(named_ports(pod)) if pod else []
+
+    async def _keep_routes(self) -> None:
+        routes: dict[Any, Any] = {}
+        while True:
+            if self.cluster.routes != routes:
+                routes = dict(self.cluster.routes)
+                try:
+                    await asyncio.to_thread(routing.set_routes, routes)
+                except Exception as error:  # one wrong route must not end the agent
+                    log.error("routes to other nodes were not set", error=str(error))
+            await self._changed.wait()
+            self._changed.clear()
+
+
+def named_ports(pod: Resource) -> Iterator[dict[str, Any]]:
+    """``{name, port, protocol}`` of each container port that has a name."""
+    for container in (pod.manifest.get("spec") or {}).get("containers") or []:
+        for port in container.get("ports") or []:
+            if port.get("name"):
+                yield {
+                    "name": port["name"],
+                    "port": port["containerPort"],
+                    "protocol": port.get("protocol", "TCP"),
+                }
