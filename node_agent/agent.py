@@ -24,7 +24,7 @@ from l7_proxy_ext import _rules
 from l7_proxy_ext.admin import Admin
 from l7_proxy_ext.bootstrap import bootstrap
 from l7_proxy_ext.supervisor import Supervisor
-from node_agent import api, views
+from node_agent import api, cni_config, views
 from node_agent.addresses import AddressWatch, own_addresses
 from node_agent.config import AgentConfig
 from node_agent.endpoints import EndpointRecord, parse_registration
@@ -58,11 +58,12 @@ class Agent:
         self.admin = Admin(config.envoy_dir / "admin.sock")
         self.supervisor = Supervisor(
             config.envoy_dir,
-            bootstrap(config.node, config.run_dir),
+            bootstrap(config.node, config.run_dir, bpf_dir=config.bpf_dir),
             config.module.parent,
             config.workers,
         )
         self.pod_status: dict[tuple[str, str], Any] = {}
+        self._serving = asyncio.Event()
         self.datapath: Datapath
         self.enforcement: Enforcement
         self.flows: Flows
@@ -109,7 +110,9 @@ class Agent:
             loop = asyncio.get_running_loop()
             loop.add_reader(self.datapath.events_fd, self.flows.read_events)
             stack.callback(loop.remove_reader, self.datapath.events_fd)
-            tasks = (self._watch_sources(), self._watch_addresses(watch), self._serve_api())
+            tasks = [self._watch_sources(), self._watch_addresses(watch), self._serve_api()]
+            if isinstance(self.sources, Member) and config.cni_config:
+                tasks.append(self._install_cni(self.sources, config.cni_config))
             for task in tasks:
                 running = asyncio.create_task(task)
                 stack.push_async_callback(_cancelled, running)
@@ -150,6 +153,15 @@ class Agent:
         finally:
             loop.remove_reader(watch.fd)
 
+    async def _install_cni(self, member: Member, directory: Path) -> None:
+        """Once our socket answers and the node has addresses to give."""
+        await member.addressed.wait()
+        await self._serving.wait()
+        cni_config.install(
+            directory, self.config.agent_socket, self.config.ipam_dir, member.cluster.pod_cidrs
+        )
+        log.info("CNI configuration installed", directory=str(directory))
+
     async def _serve_api(self) -> None:
         path = self.config.agent_socket
         path.unlink(missing_ok=True)
@@ -160,6 +172,7 @@ class Agent:
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(path))
             path.chmod(0o660)  # whoever may write to it rules the node; nobody listens yet
+            self._serving.set()
             await server._serve([listener])
 
     # -- endpoints ----------------------------------------------------------------------------

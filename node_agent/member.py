@@ -39,6 +39,7 @@ class Member:
         self._changed = asyncio.Event()
         self.identities = ClusterIdentities(repository, client, store.upsert)
         self.cluster: Cluster
+        self.addressed = asyncio.Event()  # the node has pod CIDRs
 
     def join(self, book: AddressBook) -> None:
         """Before :meth:`start`: what is heard of the cluster goes into this book."""
@@ -86,6 +87,8 @@ class Member:
     def _take(self, changes: list[Change]) -> None:
         for change in changes:
             self.cluster.take(change)
+        if self.cluster.pod_cidrs:
+            self.addressed.set()
         self._changed.set()
 
     def _own_slices(self) -> Iterator[str]:
