@@ -134,6 +134,7 @@ class ClusterKubelet:
         self._dirty.setdefault(key, asyncio.Event()).set()
         if key not in self._workers or self._workers[key].done():
             self._workers[key] = asyncio.create_task(self._work(key))
+            self._workers[key].add_done_callback(_ended)
 
     def _gone(self, key: PodKey) -> None:
         self._wanted.pop(key, None)
@@ -274,6 +275,11 @@ class ClusterKubelet:
 
 def _key(pod: Mapping[str, Any]) -> PodKey:
     return pod["metadata"]["namespace"], pod["metadata"]["name"]
+
+
+def _ended(worker: asyncio.Task[None]) -> None:
+    if not worker.cancelled() and (error := worker.exception()):
+        log.error("a pod is looked after no more", error=repr(error), exc_info=error)
 
 
 def _said(error: Exception) -> str:
