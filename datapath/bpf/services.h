@@ -104,7 +104,7 @@ struct {
     __uint(type, BPF_MAP_TYPE_LRU_HASH);
     __type(key, struct flow_key);
     __type(value, struct l4_addr);
-    __uint(max_entries, 65536);
+    __uint(max_entries, 131072);
 } service_flows SEC(".maps");
 
 /* The same of a TCP socket: with the socket, so that short connections evict no long one. */

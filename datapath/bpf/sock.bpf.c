@@ -25,10 +25,10 @@
 
 char _license[] SEC("license") = "GPL";
 
-/* False for what no Service has. */
+/* False for what no Service has. MPTCP connects by a TCP socket of its own, which is seen here. */
 static __always_inline bool is_served(const struct bpf_sock_addr *ctx, struct l4_addr *at)
 {
-    if (ctx->protocol == IPPROTO_TCP || ctx->protocol == IPPROTO_MPTCP)
+    if (ctx->protocol == IPPROTO_TCP)
         at->protocol = IPPROTO_TCP;
     else if (ctx->protocol == IPPROTO_UDP)
         at->protocol = IPPROTO_UDP;
