@@ -57,7 +57,8 @@ struct flow_key {
     struct l4_addr backend;
 };
 
-struct translation {
+struct peer {
+    __u64 socket; /* cookie; 0 while it is written */
     struct l4_addr frontend;
     struct l4_addr backend;
 };
@@ -107,12 +108,16 @@ struct {
     __uint(max_entries, 131072);
 } service_flows SEC(".maps");
 
-/* The same of a TCP socket: with the socket, so that short connections evict no long one. */
+/*
+ * The same of connected TCP sockets, for getpeername: by cookie modulo the size, so that the newest
+ * connections are known. An LRU hash here costs 1 % of a connection, socket storage 4 %.
+ */
+#define SERVICE_PEERS 131072
 struct {
-    __uint(type, BPF_MAP_TYPE_SK_STORAGE);
-    __type(key, int);
-    __type(value, struct translation);
-    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __type(key, __u32);
+    __type(value, struct peer);
+    __uint(max_entries, SERVICE_PEERS);
 } service_peers SEC(".maps");
 
 /* Network namespaces (cookies) whose sockets are left alone: pods with a sidecar. */
@@ -167,41 +172,39 @@ static __always_inline bool stays(const struct affinity_key *key, const struct s
     return true;
 }
 
-/* 1: `backend` is chosen; 0: not a frontend; -1: to be refused, and counted.
- * `key` says by what the client stays with a backend; kind 0 if by nothing. */
-static __always_inline int select_backend(const struct l4_addr *frontend, struct affinity_key *key,
-                                          struct l4_addr *backend)
+/* 1: `backend` is chosen; 0: no frontend any more; -1: to be refused, and counted. `s` is what
+ * `frontend` has. `key` says by what the client stays with a backend; kind 0 if by nothing. */
+static __always_inline int select_backend(const struct l4_addr *frontend, const struct service *s,
+                                          struct affinity_key *key, struct l4_addr *backend)
 {
-    for (int i = 0; i < SELECT_ATTEMPTS; i++) {
-        struct service *found = bpf_map_lookup_elem(&services, frontend), s;
-        struct backend_key slot = {};
-        struct l4_addr *chosen;
+    struct affinity a = {};
 
-        if (!found)
-            return 0;
-        s = *found;
-        if (key->kind) {
-            key->service = s.id;
-            if (stays(key, &s, backend))
-                return 1;
-        }
-        if (!s.count) {
+    key->service = s->id;
+    if (key->kind && stays(key, s, backend))
+        return 1;
+    for (int i = 0; i < SELECT_ATTEMPTS; i++) {
+        struct backend_key slot = {.service = s->id, .revision = s->revision};
+        struct l4_addr *chosen;
+        __u32 count = s->count;
+
+        if (!count) {
             count_service(SERVICE_NO_BACKEND);
             return -1;
         }
-        slot.service = s.id;
-        slot.revision = s.revision;
-        slot.slot = bpf_get_prandom_u32() % s.count;
+        slot.slot = bpf_get_prandom_u32() % count;
         chosen = bpf_map_lookup_elem(&service_backends, &slot);
         if (chosen) {
             *backend = *chosen;
-            if (key->kind) {
-                struct affinity a = {.backend = *backend, .last_used = bpf_ktime_get_ns()};
-
-                bpf_map_update_elem(&service_affinity, key, &a, BPF_ANY);
-            }
+            if (!key->kind)
+                return 1;
+            a.backend = *backend;
+            a.last_used = bpf_ktime_get_ns();
+            bpf_map_update_elem(&service_affinity, key, &a, BPF_ANY);
             return 1;
         }
+        s = bpf_map_lookup_elem(&services, frontend);
+        if (!s)
+            return 0;
     }
     count_service(SERVICE_MISSING_BACKEND);
     return -1;

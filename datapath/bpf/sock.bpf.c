@@ -90,19 +90,25 @@ static __always_inline void remember_flow(struct bpf_sock_addr *ctx, const struc
         bpf_map_update_elem(&service_flows, &key, frontend, BPF_ANY);
 }
 
+static __always_inline struct peer *peer_of(__u64 socket)
+{
+    __u32 slot = socket % SERVICE_PEERS;
+
+    return bpf_map_lookup_elem(&service_peers, &slot);
+}
+
 static __always_inline void remember_peer(struct bpf_sock_addr *ctx, const struct l4_addr *frontend,
                                           const struct l4_addr *backend)
 {
-    struct bpf_sock *sk = ctx->sk;
-    struct translation *t;
+    __u64 socket = bpf_get_socket_cookie(ctx);
+    struct peer *p = peer_of(socket);
 
-    if (!sk)
+    if (!p)
         return;
-    t = bpf_sk_storage_get(&service_peers, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
-    if (t) {
-        t->frontend = *frontend;
-        t->backend = *backend;
-    }
+    __sync_lock_test_and_set(&p->socket, 0); /* in this order on every machine */
+    p->frontend = *frontend;
+    p->backend = *backend;
+    __sync_lock_test_and_set(&p->socket, socket);
 }
 
 /* As select_backend; `at` is the frontend and becomes the backend. `flow`: of one datagram. */
@@ -122,7 +128,7 @@ static __always_inline int translate(struct bpf_sock_addr *ctx, struct l4_addr *
         client.kind = AFFINITY_SOCKET;
         client.client = bpf_get_socket_cookie(ctx);
     }
-    result = select_backend(&frontend, &client, at);
+    result = select_backend(&frontend, s, &client, at);
     if (result < 0)
         bpf_set_retval(-ECONNREFUSED);
     if (result > 0) {
@@ -137,10 +143,11 @@ static __always_inline int translate(struct bpf_sock_addr *ctx, struct l4_addr *
 /* Whether `at`, a backend, stands for a frontend in this socket's eyes: then it becomes that. */
 static __always_inline bool translate_back(struct bpf_sock_addr *ctx, struct l4_addr *at)
 {
-    struct bpf_sock *sk = ctx->sk;
+    __u64 socket = bpf_get_socket_cookie(ctx);
+    struct peer *p;
 
     if (at->protocol == IPPROTO_UDP) {
-        struct flow_key key = {.socket = bpf_get_socket_cookie(ctx), .backend = *at};
+        struct flow_key key = {.socket = socket, .backend = *at};
         struct l4_addr *frontend = bpf_map_lookup_elem(&service_flows, &key);
 
         if (!frontend)
@@ -148,15 +155,11 @@ static __always_inline bool translate_back(struct bpf_sock_addr *ctx, struct l4_
         *at = *frontend;
         return true;
     }
-    if (sk) {
-        struct translation *t = bpf_sk_storage_get(&service_peers, sk, NULL, 0);
-
-        if (t && same_addr(&t->backend, at)) {
-            *at = t->frontend;
-            return true;
-        }
-    }
-    return false;
+    p = peer_of(socket);
+    if (!p || p->socket != socket || !same_addr(&p->backend, at))
+        return false;
+    *at = p->frontend;
+    return true;
 }
 
 static __always_inline int to_backend4(struct bpf_sock_addr *ctx, bool flow)
