@@ -172,10 +172,18 @@ static __always_inline bool stays(const struct affinity_key *key, const struct s
     return true;
 }
 
+/* Spreads cookies, which are consecutive numbers: drawing a random one costs three lookups. */
+static __always_inline __u32 spread(__u64 cookie)
+{
+    return (cookie * 0x9e3779b97f4a7c15ULL) >> 32;
+}
+
 /* 1: `backend` is chosen; 0: no frontend any more; -1: to be refused, and counted. `s` is what
- * `frontend` has. `key` says by what the client stays with a backend; kind 0 if by nothing. */
+ * `frontend` has; `hash` chooses. `key` says by what the client stays with a backend; kind 0 if by
+ * nothing. */
 static __always_inline int select_backend(const struct l4_addr *frontend, const struct service *s,
-                                          struct affinity_key *key, struct l4_addr *backend)
+                                          __u32 hash, struct affinity_key *key,
+                                          struct l4_addr *backend)
 {
     struct affinity a = {};
 
@@ -191,7 +199,7 @@ static __always_inline int select_backend(const struct l4_addr *frontend, const 
             count_service(SERVICE_NO_BACKEND);
             return -1;
         }
-        slot.slot = bpf_get_prandom_u32() % count;
+        slot.slot = hash % count;
         chosen = bpf_map_lookup_elem(&service_backends, &slot);
         if (chosen) {
             *backend = *chosen;

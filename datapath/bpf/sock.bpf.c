@@ -80,10 +80,10 @@ static __always_inline bool is_left_alone(struct bpf_sock_addr *ctx)
     return bpf_map_lookup_elem(&service_bypass, &netns);
 }
 
-static __always_inline void remember_flow(struct bpf_sock_addr *ctx, const struct l4_addr *frontend,
+static __always_inline void remember_flow(__u64 socket, const struct l4_addr *frontend,
                                           const struct l4_addr *backend)
 {
-    struct flow_key key = {.socket = bpf_get_socket_cookie(ctx), .backend = *backend};
+    struct flow_key key = {.socket = socket, .backend = *backend};
     struct l4_addr *known = bpf_map_lookup_elem(&service_flows, &key);
 
     if (!known || !same_addr(known, frontend))
@@ -97,10 +97,9 @@ static __always_inline struct peer *peer_of(__u64 socket)
     return bpf_map_lookup_elem(&service_peers, &slot);
 }
 
-static __always_inline void remember_peer(struct bpf_sock_addr *ctx, const struct l4_addr *frontend,
+static __always_inline void remember_peer(__u64 socket, const struct l4_addr *frontend,
                                           const struct l4_addr *backend)
 {
-    __u64 socket = bpf_get_socket_cookie(ctx);
     struct peer *p = peer_of(socket);
 
     if (!p)
@@ -117,25 +116,27 @@ static __always_inline int translate(struct bpf_sock_addr *ctx, struct l4_addr *
     struct l4_addr frontend = *at;
     struct affinity_key client = {};
     struct service *s = bpf_map_lookup_elem(&services, at);
+    __u64 socket;
     int result;
 
     if (!s || is_left_alone(ctx))
         return 0;
+    socket = bpf_get_socket_cookie(ctx);
     if (s->affinity_seconds) {
         client.kind = AFFINITY_CLIENT;
         client.client = bpf_get_netns_cookie(ctx);
     } else if (flow) {
         client.kind = AFFINITY_SOCKET;
-        client.client = bpf_get_socket_cookie(ctx);
+        client.client = socket;
     }
-    result = select_backend(&frontend, s, &client, at);
+    result = select_backend(&frontend, s, spread(socket), &client, at);
     if (result < 0)
         bpf_set_retval(-ECONNREFUSED);
     if (result > 0) {
         if (frontend.protocol == IPPROTO_UDP)
-            remember_flow(ctx, &frontend, at);
+            remember_flow(socket, &frontend, at);
         else
-            remember_peer(ctx, &frontend, at);
+            remember_peer(socket, &frontend, at);
     }
     return result;
 }
