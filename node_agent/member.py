@@ -15,11 +15,13 @@ from kube_store.kube_client import KubeClient
 from kube_store.resource import Resource, ResourceKey, SourceError
 from kube_store.store import Change, Store
 from node_agent.cluster import NODE_LABEL, SLICE, Cluster, watched
+from node_agent.config import AgentConfig
 from node_agent.endpoint_slices import EndpointSlices
 from node_agent.endpoints import EndpointRecord
 from node_agent.enforcement import Enforcement
 from node_agent.identities import ClusterIdentities
 from node_agent.policy_report import PolicyReport
+from node_agent.services import NodeServices
 from policy_engine.repository import PolicyRepository
 
 log = structlog.get_logger(__name__)
@@ -31,9 +33,18 @@ class Member:
     """The cluster's part of an agent. Its source stands where a directory of YAML does."""
 
     def __init__(
-        self, node: str, client: KubeClient, store: Store, repository: PolicyRepository
+        self,
+        config: AgentConfig,
+        client: KubeClient,
+        store: Store,
+        repository: PolicyRepository,
     ) -> None:
+        node = config.node
         self._node, self._client, self._store = node, client, store
+        self._repository = repository
+        self.services = (
+            NodeServices(node, config.bpf_dir, config.node_cgroup) if config.node_cgroup else None
+        )
         self._source = KubeSource(client, watched(node), store.apply)
         self._slices = EndpointSlices(node, client)
         self._following: asyncio.Task[None]
@@ -62,7 +73,11 @@ class Member:
 
     async def watch(self) -> None:
         """Runs until cancelled."""
-        jobs = (self._slices.run(), self._report.run(), self._keep_routes())
+        jobs = [self._slices.run(), self._report.run(), self._keep_routes()]
+        if self.services:
+            jobs.append(self.services.run())
+        else:
+            log.warning("Services are not translated: --node-cgroup is not given")
         tasks = [asyncio.create_task(each) for each in jobs]
         try:
             await asyncio.gather(self._following, *tasks)
@@ -72,7 +87,7 @@ class Member:
             await self._client.close()
 
     def errors(self) -> list[SourceError]:
-        return self._source.errors()
+        return self._source.errors() + (self.services.errors() if self.services else [])
 
     def _tell(self, endpoint_id: int, record: EndpointRecord | None) -> None:
         if record is None:
@@ -90,6 +105,8 @@ class Member:
     def _take(self, changes: list[Change]) -> None:
         for change in changes:
             self.cluster.take(change)
+            if self.services:
+                self.services.take(change)
         if self.cluster.pod_cidrs:
             self.addressed.set()
         self._changed.set()
