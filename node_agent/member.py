@@ -12,14 +12,14 @@ import structlog
 from datapath import routing
 from kube_store.kube import KubeSource
 from kube_store.kube_client import KubeClient
-from kube_store.resource import Resource, ResourceKey, SourceError
+from kube_store.resource import ResourceKey, SourceError
 from kube_store.store import Change, Store
-from node_agent.cluster import NODE_LABEL, SLICE, Cluster, watched
+from node_agent.cluster import NODE_LABEL, Cluster, watched
 from node_agent.config import AgentConfig
 from node_agent.endpoint_slices import EndpointSlices
 from node_agent.endpoints import EndpointRecord
 from node_agent.enforcement import Enforcement
-from node_agent.identities import ClusterIdentities
+from node_agent.identities import SLICE, ClusterIdentities
 from node_agent.policy_report import PolicyReport
 from node_agent.services import NodeServices
 from policy_engine.repository import PolicyRepository
@@ -55,6 +55,7 @@ class Member:
 
     def join(self, enforcement: Enforcement) -> None:
         """Before :meth:`start`: what is heard of the cluster is enforced there."""
+        self._enforcement = enforcement
         self.cluster = Cluster(self._node, enforcement.book)
         self._report = PolicyReport(self._node, self._client, self._store, enforcement)
         self._store.subscribe(self._take)
@@ -93,7 +94,7 @@ class Member:
         if record is None:
             self._slices.remove(endpoint_id)
         elif record.identity:
-            self._slices.put(record, self._named_ports(record))
+            self._slices.put(record, self._enforcement.named_ports(record))
 
     def apply(self, _: dict[str, Any]) -> str:
         """Raises ValueError: objects are the API server's here."""
@@ -117,10 +118,6 @@ class Member:
             if labels.get(NODE_LABEL) == self._node:
                 yield resource.key.name
 
-    def _named_ports(self, record: EndpointRecord) -> list[dict[str, Any]]:
-        pod = self._store.get(ResourceKey("Pod", record.pod_namespace, record.pod_name))
-        return list(named_ports(pod)) if pod else []
-
     async def _keep_routes(self) -> None:
         routes: dict[Any, Any] = {}
         while True:
@@ -132,15 +129,3 @@ class Member:
                     log.error("routes to other nodes were not set", error=str(error))
             await self._changed.wait()
             self._changed.clear()
-
-
-def named_ports(pod: Resource) -> Iterator[dict[str, Any]]:
-    """``{name, port, protocol}`` of each container port that has a name."""
-    for container in (pod.manifest.get("spec") or {}).get("containers") or []:
-        for port in container.get("ports") or []:
-            if port.get("name"):
-                yield {
-                    "name": port["name"],
-                    "port": port["containerPort"],
-                    "protocol": port.get("protocol", "TCP"),
-                }
