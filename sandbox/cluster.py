@@ -23,6 +23,7 @@ from sandbox.node_object import KUBELET_PORT
 _FIRST_NODE = 11
 _NODES_MAX = 200
 _CIDR_SECONDS = 20.0
+_MANIFESTS = Path(__file__).parent / "manifests"
 _NEEDED = {
     "etcd": "a minute",
     "kubernetes": "ten minutes",
@@ -73,6 +74,7 @@ async def running(cluster: Cluster, count: int) -> AsyncIterator[ControlPlane]:
         admin = await config.new_client_from_config(str(cluster.kubeconfig))  # type: ignore[no-untyped-call]
         stack.push_async_callback(admin.close)
         await _route(cluster, nodes, admin)
+        await asyncio.to_thread(kubectl, cluster, "apply", "-f", str(_MANIFESTS))
         yield plane
 
 
