@@ -83,9 +83,11 @@ def remove(run_dir: Path, bpffs: Path, cni: Path | None, seconds: float = _AGENT
         if envoy:
             asyncio.run(envoy.terminate())
         Datapath(DatapathConfig(bpffs)).destroy()
-        for path in run_dir.iterdir():
-            if path.name != "ipam":  # pods that run on still have their addresses
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        # Not ipam/: pods that run on still have their addresses.
+        for name in ("envoy", "state"):
+            shutil.rmtree(run_dir / name, ignore_errors=True)
+        for name in ("agent.sock", "xds.sock"):
+            (run_dir / name).unlink(missing_ok=True)
 
 
 def _is_free(lock: int) -> bool:

@@ -1,4 +1,4 @@
-"""install, upgrade and uninstall: the chart that ships with this program, by the user's own helm."""
+"""install, upgrade, uninstall: the chart that ships with this program, by the user's own helm."""
 
 from __future__ import annotations
 
