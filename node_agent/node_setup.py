@@ -102,7 +102,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="node_setup", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     verb = verbs.add_parser("install")
-    verb.add_argument("--cni-bin", type=Path, help="directory of the runtime's CNI plugins")
+    verb.add_argument("--cni-bin", type=Path, required=True, help="directory of the runtime's CNI plugins")
     verb.add_argument("--modules", type=Path, required=True, help="directory of Envoy's modules")
     verb = verbs.add_parser("remove")
     verb.add_argument("--bpffs", type=Path, required=True, help="where the agent pins")
@@ -114,8 +114,7 @@ def main(arguments: list[str]) -> int:
     given = _parse(arguments)
     try:
         if given.verb == "install":
-            if given.cni_bin:
-                install_plugin(given.cni_bin)
+            install_plugin(given.cni_bin)
             print(f"installed {install_module(given.modules)}")
         else:
             remove(run_dir_of("default"), given.bpffs, given.cni_config)

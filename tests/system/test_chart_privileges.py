@@ -32,7 +32,8 @@ mount --bind /proc/sys /proc/sys
 mount -o remount,bind,ro /proc/sys
 mount -o remount,bind,ro /
 enter="setpriv --no-new-privs --inh-caps=-all --bounding-set"
-$enter=-all "$PYTHON" -m node_agent.node_setup install --modules=/var/lib/sidegate/modules
+$enter=-all "$PYTHON" -m node_agent.node_setup install \
+  --modules=/var/lib/sidegate/modules --cni-bin=/var/lib/sidegate/bin
 $enter="$CAPABILITIES" "$PYTHON" -m sidegate_cli.main agent --device eth0 \
   --bpffs=/sys/fs/bpf/sidegate --resources /var/lib/sidegate/resources \
   --module=/var/lib/sidegate/modules/current/libsidegate.so >/run/sidegate/agent.log 2>&1 &
