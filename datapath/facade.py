@@ -26,6 +26,7 @@ from datapath.consts import COUNTER_SLOTS, IDENTITY_WORLD, DropReason, EndpointF
 from datapath.policy_map import PolicyMap
 from datapath.programs import Programs
 from datapath.ring import EventRing
+from policy_engine.compile import ports_text
 from policy_engine.model import Direction, EndpointPolicy, Parser, Protocol
 
 _WORLD: tuple[Prefix, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
@@ -190,14 +191,14 @@ class Datapath:
 
 
 def _policy_row(key: bytes, value: bytes) -> dict[str, Any]:
-    endpoint_id, direction, protocol, identity, port = policy_key_fields(key)
+    endpoint_id, direction, protocol, identity, port, bits = policy_key_fields(key)
     action, proxy_port = policy_value_fields(value)
     return {
         "endpoint": endpoint_id,
         "direction": direction.name.lower(),
         "identity": identity or "any",
         "protocol": Protocol(protocol).name,
-        "port": port or "any",
+        "port": ports_text(port, bits),
         "action": action.name.lower(),
         "proxy_port": proxy_port or None,
     }
@@ -238,7 +239,7 @@ def _endpoint_row(key: bytes, value: bytes) -> dict[str, Any]:
 
 
 def _flags_row(key: bytes, value: bytes) -> dict[str, Any]:
-    flags = EndpointFlag(int.from_bytes(value, "little"))
+    flags = EndpointFlag(int.from_bytes(value, "little") & 0xFF)
     return {
         "endpoint": int.from_bytes(key, "little"),
         "flags": ", ".join((f.name or "").lower() for f in EndpointFlag if f in flags),

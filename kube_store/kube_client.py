@@ -6,7 +6,8 @@ uses its configuration, authentication (tokens are renewed) and TLS, and none of
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,21 @@ class KubeClient:
                         raise aiohttp.ClientPayloadError(f"watch {path}: {error}") from None
         finally:
             response.close()
+
+    @contextlib.asynccontextmanager
+    async def socket(
+        self, path: str, query: Sequence[tuple[str, str]]
+    ) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+        """A WebSocket of ``v5.channel.k8s.io``: exec, attach, port-forward."""
+        _, url, headers, *_ = await self._api.param_serialize(
+            "GET", path, query_params=list(query), header_params={}, auth_settings=["BearerToken"]
+        )
+        session = self._api.rest_client.pool_manager or self._api.rest_client._create_pool_manager()
+        self._api.rest_client.pool_manager = session
+        async with session.ws_connect(
+            url, headers=headers, protocols=["v5.channel.k8s.io", "v4.channel.k8s.io"]
+        ) as socket:
+            yield socket
 
     async def _send(
         self, method: str, path: str, query: Mapping[str, str] | None, body: Any,

@@ -10,17 +10,20 @@ AGENT_CLUSTER = "sidegate-agent"
 _TYPE = "type.googleapis.com"
 
 
-def bootstrap(node: str, run_dir: Path, *, delta: bool = True) -> dict[str, Any]:
+def bootstrap(
+    node: str, run_dir: Path, *, bpf_dir: Path | None = None, delta: bool = True
+) -> dict[str, Any]:
     """Envoy's bootstrap (``envoy.config.bootstrap.v3.Bootstrap`` as JSON), paths as in
     docs/architecture.md. Nothing in it changes while a node runs.
 
     ``delta`` False asks for the state-of-the-world variant of ADS.
     """
+    bpf_dir = bpf_dir or run_dir / "bpf"
     module = {
         "node": node,
         "agent_socket": str(run_dir / "xds.sock"),
-        "ipcache": str(run_dir / "bpf" / "ipcache"),
-        "ipcache_epoch": str(run_dir / "bpf" / "ipcache_epoch"),
+        "ipcache": str(bpf_dir / "ipcache"),
+        "ipcache_epoch": str(bpf_dir / "ipcache_epoch"),
     }
     ads = {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}
     return {

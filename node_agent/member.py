@@ -14,11 +14,12 @@ from kube_store.kube import KubeSource
 from kube_store.kube_client import KubeClient
 from kube_store.resource import Resource, ResourceKey, SourceError
 from kube_store.store import Change, Store
-from node_agent.address_book import AddressBook
 from node_agent.cluster import NODE_LABEL, SLICE, Cluster, watched
 from node_agent.endpoint_slices import EndpointSlices
 from node_agent.endpoints import EndpointRecord
+from node_agent.enforcement import Enforcement
 from node_agent.identities import ClusterIdentities
+from node_agent.policy_report import PolicyReport
 from policy_engine.repository import PolicyRepository
 
 log = structlog.get_logger(__name__)
@@ -39,11 +40,14 @@ class Member:
         self._changed = asyncio.Event()
         self.identities = ClusterIdentities(repository, client, store.upsert)
         self.cluster: Cluster
+        self.addressed = asyncio.Event()  # the node has pod CIDRs
 
-    def join(self, book: AddressBook) -> None:
-        """Before :meth:`start`: what is heard of the cluster goes into this book."""
-        self.cluster = Cluster(self._node, book)
+    def join(self, enforcement: Enforcement) -> None:
+        """Before :meth:`start`: what is heard of the cluster is enforced there."""
+        self.cluster = Cluster(self._node, enforcement.book)
+        self._report = PolicyReport(self._node, self._client, self._store, enforcement)
         self._store.subscribe(self._take)
+        enforcement.listeners.append(self._tell)
 
     async def start(self) -> None:
         """Until everything was heard once, however long that takes: without it nothing opens."""
@@ -58,7 +62,8 @@ class Member:
 
     async def watch(self) -> None:
         """Runs until cancelled."""
-        tasks = [asyncio.create_task(each) for each in (self._slices.run(), self._keep_routes())]
+        jobs = (self._slices.run(), self._report.run(), self._keep_routes())
+        tasks = [asyncio.create_task(each) for each in jobs]
         try:
             await asyncio.gather(self._following, *tasks)
         finally:
@@ -69,8 +74,7 @@ class Member:
     def errors(self) -> list[SourceError]:
         return self._source.errors()
 
-    def tell(self, endpoint_id: int, record: EndpointRecord | None) -> None:
-        """A listener of :class:`Enforcement`: the cluster hears of our endpoints."""
+    def _tell(self, endpoint_id: int, record: EndpointRecord | None) -> None:
         if record is None:
             self._slices.remove(endpoint_id)
         elif record.identity:
@@ -86,6 +90,8 @@ class Member:
     def _take(self, changes: list[Change]) -> None:
         for change in changes:
             self.cluster.take(change)
+        if self.cluster.pod_cidrs:
+            self.addressed.set()
         self._changed.set()
 
     def _own_slices(self) -> Iterator[str]:

@@ -57,6 +57,9 @@ def _peer(agent: Agent, question: Mapping[str, Any], side: str) -> Peer:
     if record is not None:
         policy = agent.enforcement.controller.policy_of(record.id)
         return Peer(record.pod, record.identity, policy)
+    full = text if "/" in text else f"default/{text}"
+    if agent.cluster and (pod := agent.cluster.pod(full) or agent.cluster.pod_at(text)):
+        return Peer(pod.pod, pod.identity)
     try:
         return Peer(text, agent.datapath.resolve(ip_address(text)).identity)
     except ValueError:

@@ -46,6 +46,7 @@ MODULES = {
     "coredns": GoModule(_GO / "coredns"),
     "cni": GoModule(_GO / "cni"),
     "helm": GoModule(_GO / "helm"),
+    "streaming": GoModule(_GO / "streaming", "."),
     "http-peer": GoModule(_ROOT / "tests" / "peers" / "http", "."),
 }
 

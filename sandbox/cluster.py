@@ -18,10 +18,21 @@ from sandbox.binaries import binary, build
 from sandbox.cluster_kubelet import ClusterKubelet
 from sandbox.control_plane import Cluster, ControlPlane, ControlPlaneError
 from sandbox.node import Node
+from sandbox.node_object import KUBELET_PORT
 
 _FIRST_NODE = 11
 _NODES_MAX = 200
 _CIDR_SECONDS = 20.0
+_MANIFESTS = Path(__file__).parent / "manifests"
+_NEEDED = {
+    "etcd": "a minute",
+    "kubernetes": "ten minutes",
+    "cni": "half a minute",
+    "coredns": "four minutes",
+    "helm": "two minutes",
+    "streaming": "half a minute",
+    "http-peer": "half a minute",
+}
 
 
 def nodes_of(cluster: Cluster, count: int) -> list[Node]:
@@ -56,12 +67,14 @@ async def running(cluster: Cluster, count: int) -> AsyncIterator[ControlPlane]:
             node.create()
             node.start_pause()
             api = await _client_of(plane, node)
+            _serve_logs_and_exec(plane, node)
             stack.push_async_callback(api.close)
             kubelet = asyncio.create_task(ClusterKubelet(node, api, plane.server).run())
             stack.push_async_callback(_ended, kubelet)
         admin = await config.new_client_from_config(str(cluster.kubeconfig))  # type: ignore[no-untyped-call]
         stack.push_async_callback(admin.close)
         await _route(cluster, nodes, admin)
+        await asyncio.to_thread(kubectl, cluster, "apply", "-f", str(_MANIFESTS))
         yield plane
 
 
@@ -71,6 +84,20 @@ async def _client_of(plane: ControlPlane, node: Node) -> client.ApiClient:
     path = plane.pki.kubeconfig(node.name, plane.outside)
     made: client.ApiClient = await config.new_client_from_config(str(path))  # type: ignore[no-untyped-call]
     return made
+
+
+def _serve_logs_and_exec(plane: ControlPlane, node: Node) -> None:
+    """Ends with the node's namespace."""
+    serving = f"{node.name}-serving"
+    with (node.sandbox_dir / "streaming.log").open("ab") as log:
+        subprocess.Popen(
+            node.inside([
+                str(binary("streaming", "streaming")), "--port", str(KUBELET_PORT),
+                "--cert", str(plane.pki.certificate(serving)), "--key", str(plane.pki.key(serving)),
+                "--client-ca", str(plane.pki.ca), "--dir", str(node.sandbox_dir),
+            ]),
+            stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
 
 
 async def _route(cluster: Cluster, nodes: list[Node], admin: client.ApiClient) -> None:
@@ -101,14 +128,20 @@ def run(name: str, count: int, manifests: Path | None) -> int:
     """Until a signal; the exit code."""
     cluster = Cluster(name)
     try:
-        for module in ("etcd", "kubernetes", "cni", "coredns", "http-peer"):
-            print(f"building {module}" if not binary(module, "").exists() else f"{module}: there")
-            build(module)
+        prepare()
         return asyncio.run(_until_signal(cluster, count, manifests))
     except (ControlPlaneError, subprocess.CalledProcessError, OSError) as error:
         said = getattr(error, "stderr", None) or ""
         print(f"sandbox: {error}\n{said}".rstrip(), file=sys.stderr)
         return 1
+
+
+def prepare() -> None:
+    """Build what is not there yet; minutes, the first time. Raises CalledProcessError."""
+    for module, time in _NEEDED.items():
+        if not binary(module, "").exists():
+            print(f"building {module}: {time} the first time", flush=True)
+            build(module)
 
 
 async def _until_signal(cluster: Cluster, count: int, manifests: Path | None) -> int:

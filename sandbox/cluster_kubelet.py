@@ -24,7 +24,6 @@ log = structlog.get_logger(__name__)
 _LEASE_SECONDS = 10.0
 _RETRY_SECONDS = 1.0
 _MERGE = "application/merge-patch+json"
-_STRATEGIC = "application/strategic-merge-patch+json"
 
 
 class ClusterKubelet:
@@ -67,7 +66,7 @@ class ClusterKubelet:
     async def _node_status(self) -> None:
         ready = cni.network(self._node) is not None
         await self._core.patch_node_status(
-            self._node.name, node_object.status(self._node, ready), _content_type=_STRATEGIC
+            self._node.name, node_object.status(self._node, ready), _content_type=_MERGE
         )
 
     async def _heartbeat(self) -> None:
@@ -75,11 +74,13 @@ class ClusterKubelet:
         ready = False
         while True:
             configured = cni.network(self._node) is not None
-            with contextlib.suppress(ApiException, aiohttp.ClientError, OSError):
+            try:
                 if configured != ready:
                     await self._node_status()
                     ready = configured
                 await self._renew()
+            except (ApiException, aiohttp.ClientError, OSError) as error:
+                log.warning("the node cannot be reported", node=self._node.name, error=_said(error))
             for _ in range(int(_LEASE_SECONDS / 0.2)):
                 await asyncio.sleep(0.2)
                 if (cni.network(self._node) is not None) != ready:
@@ -120,7 +121,7 @@ class ClusterKubelet:
                     elif event["type"] in ("ADDED", "MODIFIED"):
                         self._seen(pod)
             except (ApiException, aiohttp.ClientError, TimeoutError, OSError) as error:
-                log.warning("pods cannot be watched", node=self._node.name, error=str(error))
+                log.warning("pods cannot be watched", node=self._node.name, error=_said(error))
             await asyncio.sleep(_RETRY_SECONDS)
 
     def _seen(self, pod: dict[str, Any]) -> None:
@@ -133,6 +134,7 @@ class ClusterKubelet:
         self._dirty.setdefault(key, asyncio.Event()).set()
         if key not in self._workers or self._workers[key].done():
             self._workers[key] = asyncio.create_task(self._work(key))
+            self._workers[key].add_done_callback(_ended)
 
     def _gone(self, key: PodKey) -> None:
         self._wanted.pop(key, None)
@@ -188,8 +190,8 @@ class ClusterKubelet:
         except (BadPod, cni.CniError, ApiException, aiohttp.ClientError, OSError,
                 subprocess.CalledProcessError) as error:  # fmt: skip
             log.error("pod not started", pod=f"{namespace}/{manifest['metadata']['name']}",
-                      error=str(error))  # fmt: skip
-            return str(error)
+                      error=_said(error))  # fmt: skip
+            return _said(error)
         return ""
 
     async def _references(self, manifest: dict[str, Any]) -> dict[tuple[str, str], Any]:
@@ -273,3 +275,15 @@ class ClusterKubelet:
 
 def _key(pod: Mapping[str, Any]) -> PodKey:
     return pod["metadata"]["namespace"], pod["metadata"]["name"]
+
+
+def _ended(worker: asyncio.Task[None]) -> None:
+    if not worker.cancelled() and (error := worker.exception()):
+        log.error("a pod is looked after no more", error=repr(error), exc_info=error)
+
+
+def _said(error: Exception) -> str:
+    """The API server's own words, without its headers."""
+    if isinstance(error, ApiException):
+        return f"{error.status}: {error.body or error.reason}"
+    return str(error) or type(error).__name__

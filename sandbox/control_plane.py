@@ -19,9 +19,9 @@ from pathlib import Path
 
 import httpx
 
-from node_agent.config import RUN_ROOT
 from sandbox import processes
 from sandbox.binaries import binary
+from sandbox.node import SANDBOX_ROOT
 from sandbox.pki import Pki
 from sandbox.segment import Segment, addresses, ip
 
@@ -54,7 +54,7 @@ class Cluster:
 
     @property
     def directory(self) -> Path:
-        return RUN_ROOT / f"cluster-{self.name}"
+        return SANDBOX_ROOT / f"cluster-{self.name}"
 
     @property
     def segment(self) -> Segment:

@@ -21,10 +21,11 @@ def http_peer() -> Path:
 
 
 def search_path(image: str, inherited: str) -> str:
-    """``PATH`` in a container: our own images have what this checkout has."""
+    """``PATH`` in a container: our own images have what this checkout has, others the
+    HTTP peer as ``http``."""
     if _name(image) in _OURS:
-        return f"{_PYTHON.parent}:{binary('cni', '')}:{inherited}"
-    return inherited
+        return f"{_PYTHON.parent}:{inherited}"
+    return f"{http_peer().parent}:{inherited}"
 
 
 def command(image: str, arguments: tuple[str, ...], has_command: bool) -> tuple[str, ...]:
@@ -36,6 +37,8 @@ def command(image: str, arguments: tuple[str, ...], has_command: bool) -> tuple[
             return (str(http_peer()), "serve", "--http", ":8080", *arguments)
         case "sidegate.test", "client":
             return ("sleep", "infinity")
+        case _, "coredns":
+            return (str(binary("coredns", "coredns")), *arguments)
         case _, "kafka":
             return (str(_PYTHON), "-m", "sandbox.kafka_broker", "serve", *arguments)
     raise UnknownImage(f"{image!r} is not known here; give the container a command")

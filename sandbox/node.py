@@ -15,15 +15,14 @@ from sandbox.segment import Segment, ip
 from sandbox.segment import addresses as segment_addresses
 
 POD_RANGES = ("10.244.0.0/24", "fd00:10:244::/64")
+SANDBOX_ROOT = Path("/run/sidegate-sandbox")
 _NETNS = Path("/run/netns")
 _OWN = ("/run/sidegate", "/etc/cni", "/opt/cni", "/var/lib/sidegate", "/var/lib/cni")
 _PAUSE = """
 set -e
 hostname "$1"; root=$2; shift 2
 for path in "$@"; do mkdir -p "$path"; done
-# The machine's /run/sidegate has this very root in it: by descriptor, since it is hidden then.
-cd "$root"
-for path in "$@"; do mount --bind "./$path" "$path"; done
+for path in "$@"; do mount --bind "$root$path" "$path"; done
 mount -t bpf bpf /sys/fs/bpf
 echo ready
 exec sleep infinity
@@ -48,7 +47,8 @@ class Node:
 
     @property
     def sandbox_dir(self) -> Path:
-        return self.run_dir / "sandbox"
+        """Apart from the run directory: containers of a cluster's node see another there."""
+        return SANDBOX_ROOT / self.name
 
     @property
     def netns(self) -> str:
@@ -154,7 +154,8 @@ class Node:
                 if path.is_dir():
                     path.rmdir()
             self.cgroup.rmdir()
-        shutil.rmtree(self.run_dir, ignore_errors=True)
+        for directory in (self.run_dir, self.sandbox_dir):
+            shutil.rmtree(directory, ignore_errors=True)
 
     def exists(self) -> bool:
         return (_NETNS / self.netns).exists()

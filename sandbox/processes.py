@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -9,6 +10,19 @@ import subprocess
 import time
 from collections.abc import Iterable
 from pathlib import Path
+
+
+async def ended(process: subprocess.Popen[bytes]) -> int:
+    """Its exit code, once it has one. No thread waits: there may be many containers."""
+    loop, gone = asyncio.get_running_loop(), asyncio.Event()
+    descriptor = os.pidfd_open(process.pid)
+    loop.add_reader(descriptor, gone.set)
+    try:
+        await gone.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+    return process.wait()
 
 
 def inside(netns: str) -> list[int]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import structlog
 
-from sandbox import cni, container
+from sandbox import cni, container, processes
 from sandbox.node import Node
 from sandbox.pod import Container, Find, PodSpec, parse_pod
 from sandbox.probing import passes
@@ -146,7 +146,7 @@ class PodRunner:
             state.pid, state.started, state.exit_code = process.pid, time.time(), None
             state.ready = "readiness" not in each.probes
             self._report(pod)
-            code = await asyncio.to_thread(process.wait)
+            code = await processes.ended(process)
             state.exit_code, state.ready = code, False
             ended = restart == "Never" or (restart == "OnFailure" and code == 0)
             self._report(pod)

@@ -10,6 +10,7 @@ from typing import NoReturn
 import typer
 
 from sidegate_cli import inspect, observe, policy, resources, run, trace
+from sidegate_cli.connectivity import command as connectivity
 from sidegate_cli.failure import Failure
 
 app = typer.Typer(
@@ -30,6 +31,7 @@ app.add_typer(inspect.envoy, name="envoy")
 app.add_typer(run.sandbox, name="sandbox")
 app.command("agent")(run.agent)
 app.add_typer(trace.trace, name="trace")
+app.add_typer(connectivity.app, name="connectivity")
 app.command()(inspect.version)
 
 

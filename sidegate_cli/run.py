@@ -35,6 +35,9 @@ def agent(
     bpffs: Annotated[
         Path | None, typer.Option(help="Directory of a mounted bpffs for what is pinned.")
     ] = None,
+    cni_config: Annotated[
+        Path | None, typer.Option(help="The node's CNI configurations: ours is put there.")
+    ] = None,
     node_cgroup: Annotated[
         Path | None, typer.Option(help="cgroup2 directory that has all pods.", file_okay=False)
     ] = None,
@@ -55,6 +58,7 @@ def agent(
         cluster=cluster,
         kubeconfig=kubeconfig,
         bpffs=bpffs,
+        cni_config=cni_config,
         node_cgroup=node_cgroup,
         kubelet_cgroup=kubelet_cgroup,
     )

@@ -36,7 +36,8 @@ struct policy_key {
     __u8 protocol;
     __u32 identity;
     __be16 port;
-    __u16 pad;
+    __u8 port_bits; /* leading bits of the port that count; the others are 0 */
+    __u8 pad;
 };
 
 struct policy_value {
