@@ -25,6 +25,7 @@ _HASH, _LRU_HASH = 1, 9  # their batches are told apart by bucket
 _BATCH = 4096
 
 TCX_INGRESS, TCX_EGRESS = 46, 47
+TCX_FIRST, TCX_LAST = 8, 16  # BPF_F_BEFORE, BPF_F_AFTER, relative to none
 CGROUP_HOOKS = {
     "connect4": 10,
     "connect6": 11,
@@ -75,9 +76,11 @@ def get_pinned(path: Path) -> int:
     return fd
 
 
-def create_link(program: int, target: int, hook: int) -> int:
+def create_link(program: int, target: int, hook: int, flags: int = 0) -> int:
     """``target`` is an interface's index for TCX, a directory's descriptor for a cgroup."""
-    return _bpf(_LINK_CREATE, struct.pack("<IIII", program, target, hook, 0), f"attach to {target}")
+    return _bpf(
+        _LINK_CREATE, struct.pack("<IIII", program, target, hook, flags), f"attach to {target}"
+    )
 
 
 def update_link(link: int, program: int) -> None:
