@@ -79,7 +79,10 @@ class Agent:
             stack.enter_context(_exclusive(config.run_dir / "agent.lock"))
             # In a thread: pyroute2 runs an event loop of its own.
             self.datapath = await asyncio.to_thread(
-                Datapath, DatapathConfig(config.bpf_dir, config.devices, config.proxy_ports)
+                Datapath,
+                DatapathConfig(
+                    config.bpf_dir, config.devices, config.proxy_ports, config.kubelet_cgroup
+                ),
             )
             watch = stack.enter_context(contextlib.closing(AddressWatch()))
             own = await asyncio.to_thread(own_addresses)

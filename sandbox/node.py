@@ -109,6 +109,7 @@ class Node:
         """What keeps the node's file system, hostname and bpffs while no container runs."""
         for path in _OWN:
             (self.root / path.lstrip("/")).mkdir(parents=True, exist_ok=True)
+        self.make_cgroup("kubelet")
         pause = subprocess.Popen(
             ["nsenter", f"--net={_NETNS / self.netns}", "unshare", "--uts", "--mount",
              "--propagation", "slave", "/bin/sh", "-c", _PAUSE, "sh",
