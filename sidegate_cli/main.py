@@ -4,7 +4,7 @@ usage; 3 no agent to ask, or a part of the program is missing."""
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NoReturn
 
 import typer
@@ -20,12 +20,11 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-_COMMANDS: tuple[Callable[..., None], ...] = (
-    *(resources.apply, resources.delete, resources.get, inspect.status),
-    *(cluster.install, cluster.upgrade, cluster.uninstall),
-)
-for command in _COMMANDS:
+for command in (resources.apply, resources.delete, resources.get, inspect.status):
     app.command()(command)
+app.command()(cluster.install)
+app.command()(cluster.upgrade)
+app.command()(cluster.uninstall)
 app.add_typer(policy.app, name="policy")
 app.command("observe")(observe.observe)
 app.add_typer(inspect.endpoint, name="endpoint")
