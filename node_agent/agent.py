@@ -24,7 +24,7 @@ from l7_proxy_ext import _rules
 from l7_proxy_ext.admin import Admin
 from l7_proxy_ext.bootstrap import bootstrap
 from l7_proxy_ext.supervisor import Supervisor
-from node_agent import api, cni_config, views
+from node_agent import api, cni_config, metrics_server, views
 from node_agent.addresses import AddressWatch, own_addresses
 from node_agent.cluster import Cluster
 from node_agent.config import AgentConfig
@@ -117,6 +117,9 @@ class Agent:
             tasks = [self._watch_sources(), self._watch_addresses(watch), self._serve_api()]
             if isinstance(self.sources, Member) and config.cni_config:
                 tasks.append(self._install_cni(self.sources, config.cni_config))
+            if config.metrics_port:
+                listener = stack.enter_context(metrics_server.listen(config.metrics_port))
+                tasks.append(metrics_server.serve(listener, self.metrics))
             for task in tasks:
                 running = asyncio.create_task(task)
                 stack.push_async_callback(_cancelled, running)

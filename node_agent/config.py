@@ -20,7 +20,7 @@ class AgentConfig:
     API server, by ``kubeconfig`` or as the pod that we are. ``bpffs`` is where pins go, None for a
     bpffs of our own in the run directory. ``cni_config`` is the directory of the node's CNI
     configuration, None to leave it alone. ``node_cgroup`` has all pods of the node below it,
-    ``kubelet_cgroup`` the kubelet.
+    ``kubelet_cgroup`` the kubelet. ``metrics_port`` serves metrics on the network, 0 does not.
     """
 
     node: str = "default"
@@ -39,6 +39,7 @@ class AgentConfig:
     cni_config: Path | None = None
     node_cgroup: Path | None = None
     kubelet_cgroup: Path | None = None
+    metrics_port: int = 0
 
     @property
     def agent_socket(self) -> Path:

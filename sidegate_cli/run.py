@@ -44,6 +44,9 @@ def agent(
     kubelet_cgroup: Annotated[
         Path | None, typer.Option(help="cgroup2 directory of the kubelet.", file_okay=False)
     ] = None,
+    metrics_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Serve metrics on the network; 0: do not.")
+    ] = 0,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Run the agent of a node in this network namespace until a signal."""
@@ -61,6 +64,7 @@ def agent(
         cni_config=cni_config,
         node_cgroup=node_cgroup,
         kubelet_cgroup=kubelet_cgroup,
+        metrics_port=metrics_port,
     )
     if module:
         config = replace(config, module=module)

@@ -67,8 +67,9 @@ def test_install_upgrade_uninstall() -> None:
         assert module.parent.is_symlink()
         assert module.exists()
 
-    sidegate("upgrade", "--set=agent.logLevel=debug")
+    sidegate("upgrade", "--set=agent.logLevel=debug,metrics.enabled=true")
     rollout()
+    assert "# TYPE sidegate_" in scraped(NODES[0].addresses[0], 9440)
     agent = get("ds", "-n", NAMESPACE)[0]["spec"]["template"]["spec"]["containers"][0]
     assert "--log-level=debug" in agent["args"]
     assert "--kubelet-cgroup=/sys/fs/cgroup/kubelet" in agent["args"]
@@ -81,6 +82,16 @@ def test_install_upgrade_uninstall() -> None:
         assert list((node.root / "etc/cni/net.d").iterdir()) == []
         assert enforced(node.netns) == []
         assert not (node.root / "run/sidegate/envoy").exists()
+
+
+def scraped(address: str, port: int) -> str:
+    """What Prometheus would be told, asked from elsewhere in the cluster's network."""
+    done = subprocess.run(
+        ["nsenter", f"--net=/run/netns/{CLUSTER.netns}",
+         "curl", "-sf", "-m", "10", f"http://{address}:{port}/metrics"],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    return done.stdout
 
 
 def enforced(netns: str) -> list[str]:
