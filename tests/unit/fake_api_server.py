@@ -1,6 +1,6 @@
 """An API server in the test's own process, which can fail in every way on demand.
 
-It holds objects of any kind by path, as JSON, with one counter for every resourceVersion, as etcd's.
+It holds objects of any kind by path, as JSON. One counter gives every resourceVersion, as etcd's.
 """
 
 from __future__ import annotations
