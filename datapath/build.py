@@ -7,11 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-SOURCE = Path(__file__).parent / "bpf" / "sidegate.bpf.c"
-OBJECT = SOURCE.with_suffix(".o")
+_BPF = Path(__file__).parent / "bpf"
+OBJECT = _BPF / "sidegate.bpf.o"
+SOCK_OBJECT = _BPF / "sock.bpf.o"
 
 
-def build() -> Path:
+def build(target: Path) -> None:
     """Compile with BTF; only UAPI headers and libbpf's are needed. Raises CalledProcessError."""
     subprocess.run(
         [
@@ -25,17 +26,17 @@ def build() -> Path:
             "-Werror",
             f"-I/usr/include/{platform.machine()}-linux-gnu",
             "-c",
-            str(SOURCE),
+            str(target.with_suffix(".c")),
             "-o",
-            str(OBJECT),
+            str(target),
         ],
         check=True,
     )
-    return OBJECT
 
 
 if __name__ == "__main__":
     try:
-        build()
+        for each in (OBJECT, SOCK_OBJECT):
+            build(each)
     except subprocess.CalledProcessError as error:
         sys.exit(error.returncode)

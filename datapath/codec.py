@@ -81,19 +81,20 @@ class Endpoint:
 
 def policy_key(endpoint_id: int, key: PolicyKey) -> bytes:
     return struct.pack(
-        "<HBBI2s2x",
+        "<HBBI2sBx",
         endpoint_id,
         key.direction,
         key.protocol,
         key.identity,
         key.port.to_bytes(2, "big"),
+        key.port_bits,
     )
 
 
-def policy_key_fields(raw: bytes) -> tuple[int, Direction, int, int, int]:
-    """(endpoint id, direction, protocol, identity, port)"""
-    endpoint_id, direction, protocol, identity, port = struct.unpack("<HBBI2s2x", raw)
-    return endpoint_id, Direction(direction), protocol, identity, int.from_bytes(port, "big")
+def policy_key_fields(raw: bytes) -> tuple[int, Direction, int, int, int, int]:
+    """(endpoint id, direction, protocol, identity, port, leading bits of it that count)"""
+    endpoint_id, direction, protocol, identity, port, bits = struct.unpack("<HBBI2sBx", raw)
+    return endpoint_id, Direction(direction), protocol, identity, int.from_bytes(port, "big"), bits
 
 
 def policy_value(action: Action, proxy_port: int) -> bytes:

@@ -14,12 +14,18 @@ MARK_UPSTREAM = 0x1000
 
 COUNTER_SLOTS = 64
 
+# Where the sizes of port blocks begin among an endpoint's flags.
+INGRESS_PORT_BITS = 16
+EGRESS_PORT_BITS = 32
+
 
 class EndpointFlag(enum.IntFlag):
     INGRESS_ENFORCED = 1
     EGRESS_ENFORCED = 2
     INGRESS_AUDIT = 4
     EGRESS_AUDIT = 8
+    INGRESS_DEFAULT_ALLOW = 16
+    EGRESS_DEFAULT_ALLOW = 32
 
 
 class Verdict(enum.IntEnum):

@@ -26,6 +26,7 @@ from datapath.consts import COUNTER_SLOTS, IDENTITY_WORLD, DropReason, EndpointF
 from datapath.policy_map import PolicyMap
 from datapath.programs import Programs
 from datapath.ring import EventRing
+from policy_engine.compile import ports_text
 from policy_engine.model import Direction, EndpointPolicy, Parser, Protocol
 
 _WORLD: tuple[Prefix, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
@@ -33,13 +34,15 @@ _WORLD: tuple[Prefix, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 
 @dataclass(frozen=True, slots=True)
 class DatapathConfig:
-    """``bpf_dir`` gets a bpffs mount; ``devices`` are the uplinks by name."""
+    """``bpf_dir`` gets a bpffs mount; ``devices`` are the uplinks by name. ``kubelet_cgroup`` is a
+    cgroup v2 directory whose processes' probes pass; None: nobody's do."""
 
     bpf_dir: Path
     devices: tuple[str, ...] = ()
     proxy_ports: Mapping[Parser, int] = field(
         default_factory=lambda: {Parser.HTTP: 15001, Parser.KAFKA: 15002}
     )
+    kubelet_cgroup: Path | None = None
 
 
 class Datapath:
@@ -56,7 +59,9 @@ class Datapath:
         # A lookup in the kernel's map is by longest prefix, so exact entries are kept here.
         self._ipcache = {prefix_of(k): v for k, v in self._maps["ipcache"].items()}
         hairpin = routing.set_up()
-        self._maps["config"].set(bytes(4), struct.pack("<II", hairpin, 0))
+        # The number of a cgroup's directory is the id that the kernel gives for a packet.
+        kubelet = config.kubelet_cgroup.stat().st_ino if config.kubelet_cgroup else 0
+        self._maps["config"].set(bytes(4), struct.pack("<IIQ", hairpin, 0, kubelet))
         for prefix in _WORLD:
             if prefix not in self._ipcache:
                 self.upsert_ipcache(prefix, IDENTITY_WORLD)
@@ -190,14 +195,14 @@ class Datapath:
 
 
 def _policy_row(key: bytes, value: bytes) -> dict[str, Any]:
-    endpoint_id, direction, protocol, identity, port = policy_key_fields(key)
+    endpoint_id, direction, protocol, identity, port, bits = policy_key_fields(key)
     action, proxy_port = policy_value_fields(value)
     return {
         "endpoint": endpoint_id,
         "direction": direction.name.lower(),
         "identity": identity or "any",
         "protocol": Protocol(protocol).name,
-        "port": port or "any",
+        "port": ports_text(port, bits),
         "action": action.name.lower(),
         "proxy_port": proxy_port or None,
     }
@@ -206,7 +211,8 @@ def _policy_row(key: bytes, value: bytes) -> dict[str, Any]:
 def _conntrack_row(key: bytes, value: bytes) -> dict[str, Any]:
     source, destination, sport, dport, protocol, direction = tuple_fields(key)
     _, flags, peer = struct.unpack("<QII", value)
-    names = [n for bit, n in ((1, "proxied"), (2, "proxy upstream"), (4, "closing")) if flags & bit]
+    known = ((1, "proxied"), (2, "proxy upstream"), (4, "closing"), (8, "kubelet"))
+    names = [name for bit, name in known if flags & bit]
     return {
         "direction": direction.name.lower(),
         "protocol": protocol,
@@ -238,7 +244,7 @@ def _endpoint_row(key: bytes, value: bytes) -> dict[str, Any]:
 
 
 def _flags_row(key: bytes, value: bytes) -> dict[str, Any]:
-    flags = EndpointFlag(int.from_bytes(value, "little"))
+    flags = EndpointFlag(int.from_bytes(value, "little") & 0xFF)
     return {
         "endpoint": int.from_bytes(key, "little"),
         "flags": ", ".join((f.name or "").lower() for f in EndpointFlag if f in flags),

@@ -22,6 +22,16 @@ _OBJ_GET_INFO_BY_FD = 15
 _LINK_CREATE, _LINK_UPDATE = 28, 29
 
 TCX_INGRESS, TCX_EGRESS = 46, 47
+CGROUP_HOOKS = {
+    "connect4": 10,
+    "connect6": 11,
+    "sendmsg4": 14,
+    "sendmsg6": 15,
+    "recvmsg4": 19,
+    "recvmsg6": 20,
+    "getpeername4": 29,
+    "getpeername6": 30,
+}
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -59,12 +69,9 @@ def get_pinned(path: Path) -> int:
     return fd
 
 
-def create_tcx_link(program: int, ifindex: int, hook: int) -> int:
-    return _bpf(
-        _LINK_CREATE,
-        struct.pack("<IIII", program, ifindex, hook, 0),
-        f"attach to interface {ifindex}",
-    )
+def create_link(program: int, target: int, hook: int) -> int:
+    """``target`` is an interface's index for TCX, a directory's descriptor for a cgroup."""
+    return _bpf(_LINK_CREATE, struct.pack("<IIII", program, target, hook, 0), f"attach to {target}")
 
 
 def update_link(link: int, program: int) -> None:
@@ -174,15 +181,22 @@ def _library() -> ctypes.CDLL:
     return library
 
 
+def map_names(path: Path) -> list[str]:
+    """Of an object file. Raises BpfError."""
+    handle = _open_object(path)
+    try:
+        return [name for name, _ in _each(handle, "map")]
+    finally:
+        _library().bpf_object__close(handle)
+
+
 def load_object(path: Path, pinned_maps: dict[str, int]) -> tuple[dict[str, int], dict[str, int]]:
     """Load an object file, taking over the maps given by name; (maps, programs) as new descriptors.
 
     Raises BpfError: the verifier's own words are on stderr then.
     """
     library = _library()
-    handle = library.bpf_object__open_file(str(path).encode(), None)
-    if not handle:
-        raise BpfError(ctypes.get_errno(), f"{path} is not a BPF object: run make")
+    handle = _open_object(path)
     try:
         for name, each in _each(handle, "map"):
             if name in pinned_maps and library.bpf_map__reuse_fd(each, pinned_maps[name]) < 0:
@@ -196,6 +210,13 @@ def load_object(path: Path, pinned_maps: dict[str, int]) -> tuple[dict[str, int]
     finally:
         library.bpf_object__close(handle)
     return maps, programs
+
+
+def _open_object(path: Path) -> int:
+    handle: int | None = _library().bpf_object__open_file(str(path).encode(), None)
+    if not handle:
+        raise BpfError(ctypes.get_errno(), f"{path} is not a BPF object: run make")
+    return handle
 
 
 def _each(handle: int, kind: str) -> Iterator[tuple[str, int]]:

@@ -10,14 +10,25 @@ from datapath.codec import (
     policy_value,
     policy_value_fields,
 )
-from datapath.consts import EndpointFlag
+from datapath.consts import EGRESS_PORT_BITS, INGRESS_PORT_BITS, EndpointFlag
 from datapath.libbpf import Map
+from policy_engine.compile import PORT_BITS
 from policy_engine.model import Direction, EndpointPolicy, Parser
 
 _FLAGS = {
-    Direction.INGRESS: (EndpointFlag.INGRESS_ENFORCED, EndpointFlag.INGRESS_AUDIT),
-    Direction.EGRESS: (EndpointFlag.EGRESS_ENFORCED, EndpointFlag.EGRESS_AUDIT),
+    Direction.INGRESS: (
+        EndpointFlag.INGRESS_ENFORCED,
+        EndpointFlag.INGRESS_AUDIT,
+        EndpointFlag.INGRESS_DEFAULT_ALLOW,
+    ),
+    Direction.EGRESS: (
+        EndpointFlag.EGRESS_ENFORCED,
+        EndpointFlag.EGRESS_AUDIT,
+        EndpointFlag.EGRESS_DEFAULT_ALLOW,
+    ),
 }
+_PORT_BITS = {Direction.INGRESS: INGRESS_PORT_BITS, Direction.EGRESS: EGRESS_PORT_BITS}
+_BLOCKS = {d: 0xFFFE << shift for d, shift in _PORT_BITS.items()}
 CLOSED = EndpointFlag.INGRESS_ENFORCED | EndpointFlag.EGRESS_ENFORCED
 
 
@@ -38,8 +49,9 @@ class PolicyMap:
     def sync(self, endpoint_id: int, policy: EndpointPolicy) -> int:
         """The number of writes. At no moment is more allowed than before or after.
 
-        Enforcement is switched on after its entries exist and off before they go. Where the map is
-        full the endpoint is closed and BpfError raised.
+        Enforcement is switched on after its entries exist and off before they go; sizes of port
+        blocks are looked for before entries of theirs come and until they have gone. Where the map
+        is full the endpoint is closed and BpfError raised.
         """
         wanted = {
             policy_key(endpoint_id, key): policy_value(
@@ -50,7 +62,13 @@ class PolicyMap:
         known = self._entries.setdefault(endpoint_id, {})
         before = self._policy.writes + self._flags.writes
         flags = _flags_of(policy)
+        known_flags = self._flags.get(_id(endpoint_id))
         try:
+            if known_flags is not None and blocks_of(known_flags) | blocks_of(flags) != blocks_of(
+                known_flags
+            ):
+                known_flags = _widened(known_flags, flags)
+                self._flags.set(_id(endpoint_id), known_flags)
             for key, value in sorted(wanted.items(), key=lambda item: _action(item[1])):
                 if known.get(key) != value:
                     self._policy.set(key, value)
@@ -58,10 +76,13 @@ class PolicyMap:
         except OSError:
             self.close(endpoint_id)
             raise
-        if self._flags.get(_id(endpoint_id)) != flags:
-            self._flags.set(_id(endpoint_id), flags)
+        widest = _widened(flags, known_flags) if known_flags else flags
+        if known_flags != widest:
+            self._flags.set(_id(endpoint_id), widest)
         stale = {key: known[key] for key in known.keys() - wanted.keys()}
         self._remove(endpoint_id, stale)
+        if widest != flags:
+            self._flags.set(_id(endpoint_id), flags)
         return self._policy.writes + self._flags.writes - before
 
     def forget(self, endpoint_id: int) -> None:
@@ -83,14 +104,31 @@ def _id(endpoint_id: int) -> bytes:
     return endpoint_id.to_bytes(4, "little")
 
 
-def _flags(flags: EndpointFlag) -> bytes:
-    return int(flags).to_bytes(4, "little")
+def _flags(flags: EndpointFlag, blocks: int = 0) -> bytes:
+    return (int(flags) | blocks).to_bytes(8, "little")
+
+
+def blocks_of(flags: bytes) -> int:
+    """The bits that say which sizes of port blocks there are."""
+    return int.from_bytes(flags, "little") & (
+        _BLOCKS[Direction.INGRESS] | _BLOCKS[Direction.EGRESS]
+    )
+
+
+def _widened(flags: bytes, other: bytes) -> bytes:
+    """These flags, looking for the other's port blocks too."""
+    return (int.from_bytes(flags, "little") | blocks_of(other)).to_bytes(8, "little")
 
 
 def _flags_of(policy: EndpointPolicy) -> bytes:
     flags = EndpointFlag(0)
-    for direction, (enforced, audit) in _FLAGS.items():
+    for direction, (enforced, audit, default_allow) in _FLAGS.items():
         own = policy.direction(direction)
         flags |= enforced if own.enforced else EndpointFlag(0)
         flags |= audit if own.audit else EndpointFlag(0)
-    return _flags(flags)
+        flags |= default_allow if own.default_allow else EndpointFlag(0)
+    blocks = 0
+    for key in policy.entries:
+        if 0 < key.port_bits < PORT_BITS:
+            blocks |= 1 << (_PORT_BITS[key.direction] + key.port_bits)
+    return _flags(flags, blocks)

@@ -1,4 +1,4 @@
-"""Pins under one bpffs: maps and TCX links outlive the agent, a new agent takes them over."""
+"""Pins under one bpffs: maps and links outlive the agent, a new agent takes them over."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ _HOOKS = {"ingress": libbpf.TCX_INGRESS, "egress": libbpf.TCX_EGRESS}
 
 
 class Programs:
-    """The loaded object of one node."""
+    """A loaded object of one node; several share a directory, and the maps that both name."""
 
     def __init__(self, directory: Path, object_file: Path = OBJECT) -> None:
         """Mount bpffs at ``directory`` unless it is in one, load, pin. Raises BpfError, OSError."""
         self._directory = directory
         self._links = directory / "links"
+        self._cgroup_links = directory / "cgroup_links"
         directory.mkdir(parents=True, exist_ok=True)
         if not _is_bpffs(directory):
             subprocess.run(["mount", "-t", "bpf", "bpf", str(directory)], check=True)
@@ -34,7 +35,19 @@ class Programs:
 
     def attach(self, program: str, ifindex: int, hook: str) -> None:
         """Attach, or replace the program of the link that an earlier agent pinned."""
-        path = self._links / f"{ifindex}-{hook}"
+        self._link(program, self._links / f"{ifindex}-{hook}", ifindex, _HOOKS[hook])
+
+    def attach_cgroup(self, program: str, cgroup: Path, hook: str) -> None:
+        """As :meth:`attach`, to a cgroup v2 directory and all below it."""
+        self._cgroup_links.mkdir(exist_ok=True)
+        fd = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            path = self._cgroup_links / f"{os.fstat(fd).st_ino}-{hook}"
+            self._link(program, path, fd, libbpf.CGROUP_HOOKS[hook])
+        finally:
+            os.close(fd)
+
+    def _link(self, program: str, path: Path, target: int, hook: int) -> None:
         fd = self._programs[program]
         try:
             link = libbpf.get_pinned(path)
@@ -45,14 +58,14 @@ class Programs:
             try:
                 libbpf.update_link(link, fd)
             except BpfError as error:
-                if error.errno != errno.ENOLINK:  # the interface is gone, its number in use again
+                if error.errno != errno.ENOLINK:  # the target is gone, its number in use again
                     raise
                 path.unlink()
             else:
                 return
             finally:
                 os.close(link)
-        link = libbpf.create_tcx_link(fd, ifindex, _HOOKS[hook])
+        link = libbpf.create_link(fd, target, hook)
         try:
             libbpf.pin(link, path)
         finally:
@@ -62,14 +75,36 @@ class Programs:
         for hook in _HOOKS:
             (self._links / f"{ifindex}-{hook}").unlink(missing_ok=True)
 
+    def detach_cgroups(self, keep: Path | None = None) -> None:
+        """From every cgroup but ``keep``."""
+        if not self._cgroup_links.exists():
+            return
+        own = f"{keep.stat().st_ino}-" if keep else None
+        for path in self._cgroup_links.iterdir():
+            if own is None or not path.name.startswith(own):
+                path.unlink()
+        if own is None:
+            self._cgroup_links.rmdir()
+
     def attached(self) -> list[int]:
         """Interfaces that have a pinned link."""
         return sorted({int(path.name.partition("-")[0]) for path in self._links.iterdir()})
+
+    def close(self) -> None:
+        """Let the descriptors go; what is pinned and attached stays."""
+        for fd in (*self._programs.values(), *(each.fd for each in self.maps.values())):
+            os.close(fd)
+
+    def unpin_maps(self) -> None:
+        """Of this object alone; its programs must be detached."""
+        for name in self.maps:
+            (self._directory / name).unlink(missing_ok=True)
 
     def unpin(self) -> None:
         """Give everything up: links first, so that nothing runs on maps that go."""
         for ifindex in self.attached():
             self.detach(ifindex)
+        self.detach_cgroups()
         for path in [*self._links.iterdir(), self._links]:
             path.unlink() if path.is_file() else path.rmdir()
         if os.path.ismount(self._directory):
@@ -81,9 +116,9 @@ class Programs:
 
     def _load(self, object_file: Path) -> tuple[dict[str, int], dict[str, int]]:
         pinned = {
-            path.name: libbpf.get_pinned(path)
-            for path in self._directory.iterdir()
-            if path.is_file() and "." not in path.name  # progs.debug and maps.debug are bpffs own
+            name: libbpf.get_pinned(self._directory / name)
+            for name in libbpf.map_names(object_file)
+            if (self._directory / name).exists()
         }
         try:
             maps, programs = libbpf.load_object(object_file, pinned)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,8 @@ PROTOCOL = 192  # of the routes that are ours, as rtnetlink(7) knows who made a 
 HAIRPIN, HAIRPIN_PEER = "sg_hairpin", "sg_hairpin0"
 _RULE_PRIORITY = 9
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
+# A container's own /proc/sys is read-only; the chart mounts the node's elsewhere.
+_PROC_SYS = Path(os.environ.get("SIDEGATE_PROC_SYS", "/proc/sys"))
 
 
 def set_up() -> int:
@@ -99,4 +102,4 @@ def _quietly(call: object, command: str | None, number: int, **arguments: object
 
 
 def _sysctl(name: str, value: str) -> None:
-    (Path("/proc/sys") / name).write_text(value)
+    (_PROC_SYS / name).write_text(value)

@@ -79,7 +79,10 @@ class Agent:
             stack.enter_context(_exclusive(config.run_dir / "agent.lock"))
             # In a thread: pyroute2 runs an event loop of its own.
             self.datapath = await asyncio.to_thread(
-                Datapath, DatapathConfig(config.bpf_dir, config.devices, config.proxy_ports)
+                Datapath,
+                DatapathConfig(
+                    config.bpf_dir, config.devices, config.proxy_ports, config.kubelet_cgroup
+                ),
             )
             watch = stack.enter_context(contextlib.closing(AddressWatch()))
             own = await asyncio.to_thread(own_addresses)
@@ -131,7 +134,7 @@ class Agent:
             self.sources = Sources(self.store, config.resources, config.state_dir)
             return LocalIdentities(repository)
         client = await connect(config.kubeconfig)
-        self.sources = Member(config.node, client, self.store, repository)
+        self.sources = Member(config, client, self.store, repository)
         return self.sources.identities
 
     async def _watch_sources(self) -> None:
@@ -306,6 +309,8 @@ class Agent:
         return self.datapath.map_list()
 
     def map_rows(self, name: str) -> list[dict[str, Any]] | None:
+        if name == "services" and isinstance(self.sources, Member) and self.sources.services:
+            return self.sources.services.rows()
         return self.datapath.dump(name)
 
     async def envoy_admin(self, what: str) -> Any:

@@ -12,11 +12,10 @@ from kube_store.kube import Watched
 from kube_store.resource import ResourceKey
 from kube_store.store import Change, ChangeType
 from node_agent.address_book import AddressBook, Layer
-from node_agent.identities import GROUP_VERSION, PLURAL
+from node_agent.identities import GROUP_VERSION, PLURAL, SLICE, SLICES
 from node_agent.identities import KIND as IDENTITY
 from policy_engine.identity import Reserved
 
-SLICE, SLICES = "SidegateEndpointSlice", "sidegateendpointslices"
 NODE_LABEL = "policy.sidegate.io/node"
 _API_SLICES = "kubernetes.io/service-name"
 

@@ -15,9 +15,9 @@ from kube_store.kube_client import (
     KubeError,
     resource_path,
 )
-from node_agent.cluster import NODE_LABEL, SLICE, SLICES
+from node_agent.cluster import NODE_LABEL
 from node_agent.endpoints import EndpointRecord
-from node_agent.identities import GROUP_VERSION
+from node_agent.identities import GROUP_VERSION, SLICE, SLICES
 
 log = structlog.get_logger(__name__)
 

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable, Iterable, Mapping
 from ipaddress import ip_network
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -130,6 +131,10 @@ class Enforcement:
             await self._enforce(affected - {record.id})
             self._datapath.detach_endpoint(_endpoint(record))
         log.info("endpoint removed", endpoint=record.id, pod=record.pod)
+
+    def named_ports(self, record: EndpointRecord) -> list[dict[str, Any]]:
+        """``{name, port, protocol}`` of its containers."""
+        return self._membership.named_ports(record)
 
     async def _pod_is_known(self, record: EndpointRecord) -> None:
         """The runtime may be quicker than our watch. Raises BadEndpoint: no pod without policy."""

@@ -28,6 +28,7 @@ log = structlog.get_logger(__name__)
 
 GROUP_VERSION = "policy.sidegate.io/v2"
 KIND, PLURAL = "SidegateIdentity", "sidegateidentities"
+SLICE, SLICES = "SidegateEndpointSlice", "sidegateendpointslices"
 _RETRY_SECONDS = 0.5
 _ATTEMPTS = 64
 

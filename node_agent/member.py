@@ -12,14 +12,16 @@ import structlog
 from datapath import routing
 from kube_store.kube import KubeSource
 from kube_store.kube_client import KubeClient
-from kube_store.resource import Resource, ResourceKey, SourceError
+from kube_store.resource import ResourceKey, SourceError
 from kube_store.store import Change, Store
-from node_agent.cluster import NODE_LABEL, SLICE, Cluster, watched
+from node_agent.cluster import NODE_LABEL, Cluster, watched
+from node_agent.config import AgentConfig
 from node_agent.endpoint_slices import EndpointSlices
 from node_agent.endpoints import EndpointRecord
 from node_agent.enforcement import Enforcement
-from node_agent.identities import ClusterIdentities
+from node_agent.identities import SLICE, ClusterIdentities
 from node_agent.policy_report import PolicyReport
+from node_agent.services import NodeServices
 from policy_engine.repository import PolicyRepository
 
 log = structlog.get_logger(__name__)
@@ -31,9 +33,18 @@ class Member:
     """The cluster's part of an agent. Its source stands where a directory of YAML does."""
 
     def __init__(
-        self, node: str, client: KubeClient, store: Store, repository: PolicyRepository
+        self,
+        config: AgentConfig,
+        client: KubeClient,
+        store: Store,
+        repository: PolicyRepository,
     ) -> None:
+        node = config.node
         self._node, self._client, self._store = node, client, store
+        self._repository = repository
+        self.services = (
+            NodeServices(node, config.bpf_dir, config.node_cgroup) if config.node_cgroup else None
+        )
         self._source = KubeSource(client, watched(node), store.apply)
         self._slices = EndpointSlices(node, client)
         self._following: asyncio.Task[None]
@@ -44,6 +55,7 @@ class Member:
 
     def join(self, enforcement: Enforcement) -> None:
         """Before :meth:`start`: what is heard of the cluster is enforced there."""
+        self._enforcement = enforcement
         self.cluster = Cluster(self._node, enforcement.book)
         self._report = PolicyReport(self._node, self._client, self._store, enforcement)
         self._store.subscribe(self._take)
@@ -62,7 +74,11 @@ class Member:
 
     async def watch(self) -> None:
         """Runs until cancelled."""
-        jobs = (self._slices.run(), self._report.run(), self._keep_routes())
+        jobs = [self._slices.run(), self._report.run(), self._keep_routes()]
+        if self.services:
+            jobs.append(self.services.run())
+        else:
+            log.warning("Services are not translated: --node-cgroup is not given")
         tasks = [asyncio.create_task(each) for each in jobs]
         try:
             await asyncio.gather(self._following, *tasks)
@@ -72,13 +88,13 @@ class Member:
             await self._client.close()
 
     def errors(self) -> list[SourceError]:
-        return self._source.errors()
+        return self._source.errors() + (self.services.errors() if self.services else [])
 
     def _tell(self, endpoint_id: int, record: EndpointRecord | None) -> None:
         if record is None:
             self._slices.remove(endpoint_id)
         elif record.identity:
-            self._slices.put(record, self._named_ports(record))
+            self._slices.put(record, self._enforcement.named_ports(record))
 
     def apply(self, _: dict[str, Any]) -> str:
         """Raises ValueError: objects are the API server's here."""
@@ -90,6 +106,8 @@ class Member:
     def _take(self, changes: list[Change]) -> None:
         for change in changes:
             self.cluster.take(change)
+            if self.services:
+                self.services.take(change)
         if self.cluster.pod_cidrs:
             self.addressed.set()
         self._changed.set()
@@ -99,10 +117,6 @@ class Member:
             labels = resource.manifest["metadata"].get("labels") or {}
             if labels.get(NODE_LABEL) == self._node:
                 yield resource.key.name
-
-    def _named_ports(self, record: EndpointRecord) -> list[dict[str, Any]]:
-        pod = self._store.get(ResourceKey("Pod", record.pod_namespace, record.pod_name))
-        return list(named_ports(pod)) if pod else []
 
     async def _keep_routes(self) -> None:
         routes: dict[Any, Any] = {}
@@ -115,15 +129,3 @@ class Member:
                     log.error("routes to other nodes were not set", error=str(error))
             await self._changed.wait()
             self._changed.clear()
-
-
-def named_ports(pod: Resource) -> Iterator[dict[str, Any]]:
-    """``{name, port, protocol}`` of each container port that has a name."""
-    for container in (pod.manifest.get("spec") or {}).get("containers") or []:
-        for port in container.get("ports") or []:
-            if port.get("name"):
-                yield {
-                    "name": port["name"],
-                    "port": port["containerPort"],
-                    "protocol": port.get("protocol", "TCP"),
-                }

@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from kube_store.resource import ResourceKey
-from kube_store.store import Change, Store
+from kube_store.resource import Resource, ResourceKey
+from kube_store.store import Change, ChangeType, Store
 from node_agent.endpoints import EndpointRecord, EndpointTable
 from node_agent.identities import KIND as IDENTITY_KIND
-from node_agent.identities import Identities
+from node_agent.identities import SLICE, Identities
+from node_agent.named_ports import NamedPortIndex, compiled, of_pod
 from policy_engine.identity import Reserved
 from policy_engine.labels import Labels, format_labels, pod_labels
 from policy_engine.parse import AUDIT_ANNOTATION
-from policy_engine.repository import PolicyRepository, Subject
+from policy_engine.repository import NamedPorts, PolicyRepository, Subject
 
 
 class Membership:
@@ -28,6 +29,7 @@ class Membership:
     ) -> None:
         self._store, self._repository, self._table = store, repository, table
         self._identities = identities
+        self._ports = NamedPortIndex(repository)
         self._labels: dict[int, Labels] = {}  # of each endpoint, as its identity was acquired
 
     def put(self, record: EndpointRecord) -> tuple[EndpointRecord, set[int]]:
@@ -45,15 +47,17 @@ class Membership:
             affected |= self._release(record.id)
             self._labels[record.id] = labels
         record = replace(record, identity=identity or 0, labels=format_labels(labels))
-        subject = Subject(record.identity, labels, audit)
+        ports = compiled(self.named_ports(record))
+        subject = Subject(record.identity, labels, audit, ports)
         affected |= self._repository.upsert_endpoint(record.id, subject)
+        affected |= self._ports.put(record.id, {record.identity: [ports]})
         self._table.put(record)
         return record, affected
 
     def remove(self, record: EndpointRecord) -> set[int]:
         self._repository.remove_endpoint(record.id)
         self._table.remove(record.id)
-        return self._release(record.id) - {record.id}
+        return (self._ports.put(record.id, {}) | self._release(record.id)) - {record.id}
 
     def refresh(self, namespace: str, name: str | None = None) -> set[int]:
         """Pods of a namespace (or one of them) may have other labels now."""
@@ -70,12 +74,20 @@ class Membership:
             return self.refresh(key.namespace, key.name)
         if key.kind == "Namespace":
             return self.refresh(key.name)
+        if key.kind == SLICE:
+            gone = change.type is ChangeType.DELETED
+            return self._ports.put(key, {} if gone else _ports_by_identity(change.resource))
         affected = self._identities.take(change)
         if key.kind == IDENTITY_KIND:
             for record in self._table:
                 if self._labels.get(record.id) != self.labels(record)[0]:
                     affected |= self.put(record)[1]
         return affected
+
+    def named_ports(self, record: EndpointRecord) -> list[dict[str, Any]]:
+        """Of its containers; none while the pod is not known."""
+        pod = self._store.get(ResourceKey("Pod", record.pod_namespace, record.pod_name))
+        return list(of_pod(pod.manifest)) if pod else []
 
     def has_pod(self, record: EndpointRecord) -> bool:
         """Whether the store has the very pod, not one of the same name from before."""
@@ -109,3 +121,12 @@ class Membership:
         if labels is None or Reserved.INIT.label in labels:
             return set()
         return self._identities.release(labels)
+
+
+def _ports_by_identity(resource: Resource) -> dict[int, list[NamedPorts]]:
+    """What a slice says of the pods in it."""
+    made: dict[int, list[NamedPorts]] = {}
+    for endpoint in resource.manifest.get("endpoints") or []:
+        ports = compiled(endpoint.get("named-ports") or [])
+        made.setdefault(int(endpoint["identity"]), []).append(ports)
+    return made

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kube_store.resource import Resource
 from node_agent.endpoints import EndpointRecord
+from policy_engine.compile import ports_text
 from policy_engine.errors import FieldError
 from policy_engine.labels import format_labels
 from policy_engine.model import Direction, DirectionPolicy
@@ -99,7 +100,7 @@ def policy(agent: Agent, record: EndpointRecord) -> dict[str, Any]:
                 "direction": Direction(key.direction).name.lower(),
                 "identity": key.identity or "any",
                 "protocol": key.protocol.name,
-                "port": key.port or "any",
+                "port": ports_text(key.port, key.port_bits),
                 "action": entry.action.name.lower(),
                 "parser": str(entry.parser or ""),
                 "rules": list(entry.origins),

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from policy_engine.model import (
     ANY_IDENTITY,
+    ANY_PORT,
     Action,
     Direction,
     DirectionPolicy,
@@ -13,6 +14,9 @@ from policy_engine.model import (
     PolicyKey,
     PortRule,
 )
+
+PORT_BITS = 16
+_PORTS = 1 << PORT_BITS
 
 
 def entries_of(
@@ -39,8 +43,34 @@ def _action(rule: PortRule) -> Action:
 
 
 def _keys(direction: Direction, rule: PortRule) -> Iterable[PolicyKey]:
+    blocks = tuple(port_blocks(rule.port, rule.end_port))
     for identity in (ANY_IDENTITY,) if rule.peers is None else rule.peers:
-        yield PolicyKey(direction, identity, rule.protocol, rule.port)
+        for port, bits in blocks:
+            yield PolicyKey(direction, identity, rule.protocol, port, bits)
+
+
+def port_blocks(first: int, last: int) -> Iterable[tuple[int, int]]:
+    """Blocks (port, leading bits that count) that make up a range; ``last`` 0 is ``first`` alone.
+
+    At most 30, as with prefixes of addresses.
+    """
+    if first == ANY_PORT and last == 0:
+        yield ANY_PORT, 0
+        return
+    last = last or first
+    while first <= last:
+        size = first & -first or _PORTS
+        while first + size - 1 > last:
+            size //= 2
+        yield first, PORT_BITS - size.bit_length() + 1
+        first += size
+
+
+def ports_text(port: int, bits: int) -> str:
+    """``any``, a number, or ``first-last`` of a block."""
+    if bits == PORT_BITS:
+        return str(port)
+    return "any" if bits == 0 else f"{port}-{port + (_PORTS >> bits) - 1}"
 
 
 def _merge(one: PolicyEntry, other: PolicyEntry) -> PolicyEntry:

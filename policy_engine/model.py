@@ -100,21 +100,30 @@ class PortRule:
 
 @dataclass(frozen=True, slots=True)
 class DirectionPolicy:
-    """``enforced`` False: default allow, no rules. ``audit``: denials are logged and pass."""
+    """``enforced`` False: default allow, no rules. ``audit``: denials are logged and pass.
+
+    ``default_allow``: the rules deny and narrow what they are about, the rest is allowed.
+    """
 
     enforced: bool = False
     audit: bool = False
     rules: tuple[PortRule, ...] = ()
+    default_allow: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyKey:
-    """A key of the BPF policy map; 0 is the wildcard of each field but ``direction``."""
+    """A key of the BPF policy map; 0 is the wildcard of each field but ``direction``.
+
+    ``port`` has ``port_bits`` leading bits that count, the others are 0: ranges are split into
+    such blocks. 0 bits are every port.
+    """
 
     direction: Direction
     identity: int
     protocol: Protocol
     port: int
+    port_bits: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""CiliumNetworkPolicy and CiliumClusterwideNetworkPolicy v2 from plain data to typed rules.
+"""Policies of every kind from plain data to typed rules; here those of Cilium's v2 schema.
 
 Every field of the v2 schema is known by name: enforced, or refused with an error that names it.
 Source: the CRDs ciliumnetworkpolicies.cilium.io and ciliumclusterwidenetworkpolicies.cilium.io.
@@ -7,30 +7,42 @@ Source: the CRDs ciliumnetworkpolicies.cilium.io and ciliumclusterwidenetworkpol
 from __future__ import annotations
 
 from collections.abc import Callable
-from ipaddress import ip_network
 from typing import Any
 
+from policy_engine import network_policy
 from policy_engine.errors import Errors, FieldError
-from policy_engine.identity import Prefix
-from policy_engine.labels import selector_key
+from policy_engine.model import Direction
 from policy_engine.parse_ports import parse_ports
+from policy_engine.parse_selectors import parse_cidr_set, parse_labels, parse_prefix
 from policy_engine.rules import Policy, PolicyRef, Rule, Spec
 from policy_engine.selector import (
     ENTITIES,
     CIDRSelector,
     EntitySelector,
     LabelSelector,
-    Requirement,
     Selector,
 )
 
 AUDIT_ANNOTATION = "policy.sidegate.io/audit"
-API_VERSION = "cilium.io/v2"
-KINDS = {"CiliumNetworkPolicy": "cnp", "CiliumClusterwideNetworkPolicy": "ccnp"}
+KINDS = {
+    "CiliumNetworkPolicy": "cnp",
+    "CiliumClusterwideNetworkPolicy": "ccnp",
+    "SidegateNetworkPolicy": "snp",
+    "SidegateClusterwideNetworkPolicy": "scnp",
+    "NetworkPolicy": "knp",
+}
+_CLUSTERWIDE = ("ccnp", "scnp")
+_API_VERSIONS = {
+    "CiliumNetworkPolicy": "cilium.io/v2",
+    "CiliumClusterwideNetworkPolicy": "cilium.io/v2",
+    "SidegateNetworkPolicy": "policy.sidegate.io/v2",
+    "SidegateClusterwideNetworkPolicy": "policy.sidegate.io/v2",
+    "NetworkPolicy": "networking.k8s.io/v1",
+}
 
 RegexError = Callable[[str], str | None]
 
-_SPEC_REFUSED = ("ingressDeny", "egressDeny", "nodeSelector", "enableDefaultDeny", "log")
+_SPEC_REFUSED = ("nodeSelector", "log")
 _PEER_REFUSED = {
     "from": ("fromRequires", "fromGroups", "fromNodes", "icmps", "authentication"),
     "to": (
@@ -43,7 +55,7 @@ _PEER_REFUSED = {
         "authentication",
     ),
 }
-_OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist")
+_SECTIONS = ("ingress", "egress", "ingressDeny", "egressDeny")
 
 
 def parse_policy(manifest: Any, regex_error: RegexError) -> tuple[Policy | None, list[FieldError]]:
@@ -51,16 +63,21 @@ def parse_policy(manifest: Any, regex_error: RegexError) -> tuple[Policy | None,
     errors = Errors()
     manifest = errors.typed(manifest, dict, "manifest") or {}
     kind = KINDS.get(str(manifest.get("kind")))
-    if kind is None or manifest.get("apiVersion") != API_VERSION:
-        errors.add("kind", "not a Cilium policy", f"{API_VERSION}, one of {', '.join(KINDS)}")
+    if kind is None:
+        errors.add("kind", "not a policy", f"one of {', '.join(KINDS)}")
+        return None, errors
+    if manifest.get("apiVersion") != (wanted := _API_VERSIONS[manifest["kind"]]):
+        errors.add("apiVersion", f"{manifest.get('apiVersion')!r} has no such policy", wanted)
         return None, errors
     top = errors.fields(manifest, "", ("apiVersion", "kind", "metadata", "spec", "specs", "status"))
     metadata = errors.typed(top.get("metadata"), dict, "metadata") or {}
     name = errors.typed(metadata.get("name"), str, "metadata.name") or ""
-    namespace = "" if kind == "ccnp" else str(metadata.get("namespace") or "default")
+    namespace = "" if kind in _CLUSTERWIDE else str(metadata.get("namespace") or "default")
     annotations = errors.typed(metadata.get("annotations") or {}, dict, "metadata.annotations")
     specs = []
-    if "spec" in top:
+    if kind == "knp":
+        specs.append(network_policy.parse_spec(top.get("spec"), namespace, errors))
+    elif "spec" in top:
         specs.append(_spec(top["spec"], "spec", namespace, errors, regex_error))
     for path, item in errors.items(top.get("specs", []), "specs"):
         specs.append(_spec(item, path, namespace, errors, regex_error))
@@ -73,23 +90,47 @@ def parse_policy(manifest: Any, regex_error: RegexError) -> tuple[Policy | None,
 
 
 def _spec(value: Any, path: str, namespace: str, errors: Errors, regex: RegexError) -> Spec:
-    known = ("endpointSelector", "ingress", "egress", "description", "labels")
+    known = ("endpointSelector", *_SECTIONS, "enableDefaultDeny", "description", "labels")
     spec = errors.fields(value, path, known, _SPEC_REFUSED)
     subject = LabelSelector()
     if "endpointSelector" in spec:
-        subject = _labels(spec["endpointSelector"], f"{path}.endpointSelector", errors)
+        subject = parse_labels(spec["endpointSelector"], f"{path}.endpointSelector", errors)
     else:
         errors.add(f"{path}.endpointSelector", "is required", "{} selects every pod")
-    if not {"ingress", "egress"} & spec.keys() and isinstance(value, dict):
+    if not set(_SECTIONS) & spec.keys() and isinstance(value, dict):
         errors.add(path, "neither ingress nor egress is given", "[] denies a direction")
     if namespace:
         subject = subject.within(namespace)
     return Spec(
         path="" if path == "spec" else path,
         subject=subject,
-        ingress=_rules(spec, "ingress", "from", path, namespace, errors, regex),
-        egress=_rules(spec, "egress", "to", path, namespace, errors, regex),
+        ingress=_section(spec, "ingress", "from", path, namespace, errors, regex),
+        egress=_section(spec, "egress", "to", path, namespace, errors, regex),
+        default_allow=_default_allow(spec.get("enableDefaultDeny") or {}, path, errors),
     )
+
+
+def _default_allow(value: Any, path: str, errors: Errors) -> frozenset[Direction]:
+    """The directions for which ``enableDefaultDeny`` is false."""
+    fields = errors.fields(value, f"{path}.enableDefaultDeny", ("ingress", "egress"))
+    for name, item in fields.items():
+        errors.typed(item, bool, f"{path}.enableDefaultDeny.{name}")
+    return frozenset(d for d in Direction if fields.get(d.name.lower()) is False)
+
+
+def _section(
+    spec: dict[str, Any],
+    direction: str,
+    side: str,
+    path: str,
+    namespace: str,
+    errors: Errors,
+    regex: RegexError,
+) -> tuple[Rule, ...] | None:
+    """Rules that allow, then those that deny; None where neither list is given."""
+    allow = _rules(spec, direction, side, path, namespace, errors, regex)
+    deny = _rules(spec, f"{direction}Deny", side, path, namespace, errors, regex)
+    return None if allow is None and deny is None else (*(allow or ()), *(deny or ()))
 
 
 def _rules(
@@ -104,6 +145,7 @@ def _rules(
     if spec.get(direction) is None:
         return None
     rules = []
+    denies = direction.endswith("Deny")
     names = (f"{side}Endpoints", f"{side}Entities", f"{side}CIDR", f"{side}CIDRSet")
     for item_path, item in errors.items(spec[direction], f"{path}.{direction}"):
         rule = errors.fields(item, item_path, (*names, "toPorts"), _PEER_REFUSED[side])
@@ -113,7 +155,10 @@ def _rules(
         ports = None
         if rule.get("toPorts"):
             ports = parse_ports(rule["toPorts"], f"{item_path}.toPorts", errors, regex)
-        rules.append(Rule(peers, ports))
+        if denies and ports and any(each.parser for each in ports):
+            remedy = "deny the port, or allow what may pass by ingress or egress rules"
+            errors.add(f"{item_path}.toPorts", "a rule that denies cannot have L7 rules", remedy)
+        rules.append(Rule(peers, ports, denies))
     return tuple(rules)
 
 
@@ -127,7 +172,7 @@ def _peers(
     peers: list[Selector] = []
     everyone = False
     for at, item in errors.items(rule.get(endpoints, []), f"{path}.{endpoints}"):
-        selector = _labels(item, at, errors)
+        selector = parse_labels(item, at, errors)
         peers.append(selector.scoped(namespace) if namespace else selector)
     for at, item in errors.items(rule.get(entities, []), f"{path}.{entities}"):
         if item == "all":
@@ -137,68 +182,9 @@ def _peers(
         else:
             errors.add(at, f"unknown entity {item!r}", f"known are {', '.join(ENTITIES)}")
     for at, item in errors.items(rule.get(cidrs, []), f"{path}.{cidrs}"):
-        if (prefix := _prefix(item, at, errors)) is not None:
+        if (prefix := parse_prefix(item, at, errors)) is not None:
             peers.append(CIDRSelector(prefix))
     for at, item in errors.items(rule.get(cidr_sets, []), f"{path}.{cidr_sets}"):
-        if (cidr_set := _cidr_set(item, at, errors)) is not None:
+        if (cidr_set := parse_cidr_set(item, at, errors)) is not None:
             peers.append(cidr_set)
     return None if everyone else tuple(peers)
-
-
-def _labels(value: Any, path: str, errors: Errors) -> LabelSelector:
-    """A LabelSelector of Kubernetes, keys with Cilium's optional source."""
-    known = errors.fields(value, path, ("matchLabels", "matchExpressions"))
-    requirements = []
-    labels = errors.typed(known.get("matchLabels") or {}, dict, f"{path}.matchLabels") or {}
-    for key, item in labels.items():
-        text = errors.typed(item, str, f"{path}.matchLabels.{key}")
-        if text is not None:
-            requirements.append(Requirement(selector_key(str(key)), "In", frozenset({text})))
-    for at, item in errors.items(known.get("matchExpressions") or [], f"{path}.matchExpressions"):
-        fields = errors.fields(item, at, ("key", "operator", "values"))
-        key = errors.typed(fields.get("key"), str, f"{at}.key")
-        operator = fields.get("operator")
-        if operator not in _OPERATORS:
-            remedy = f"one of {', '.join(_OPERATORS)}"
-            errors.add(f"{at}.operator", f"unknown operator {operator!r}", remedy)
-            continue
-        values = errors.items(fields.get("values") or [], f"{at}.values")
-        texts = [errors.typed(text, str, where) for where, text in values]
-        if operator in ("In", "NotIn") and not texts:
-            errors.add(f"{at}.values", f"{operator} needs at least one value")
-        if operator in ("Exists", "DoesNotExist") and texts:
-            errors.add(f"{at}.values", f"{operator} takes no values", "remove them")
-        if key:
-            chosen = frozenset(text for text in texts if text is not None)
-            requirements.append(Requirement(selector_key(key), operator, chosen))
-    return LabelSelector(tuple(requirements))
-
-
-def _prefix(value: Any, path: str, errors: Errors) -> Prefix | None:
-    text = errors.typed(value, str, path)
-    if text is None:
-        return None
-    try:
-        return ip_network(text, strict=False)
-    except ValueError as error:
-        errors.add(path, str(error), "address/length, such as 10.0.0.0/8")
-        return None
-
-
-def _cidr_set(value: Any, path: str, errors: Errors) -> CIDRSelector | None:
-    refused = ("cidrGroupRef", "cidrGroupSelector")
-    fields = errors.fields(value, path, ("cidr", "except"), refused)
-    if "cidr" not in fields:
-        if isinstance(value, dict) and not set(refused) & value.keys():
-            errors.add(f"{path}.cidr", "is required")
-        return None
-    prefix = _prefix(fields["cidr"], f"{path}.cidr", errors)
-    excepts = []
-    for at, item in errors.items(fields.get("except") or [], f"{path}.except"):
-        inner = _prefix(item, at, errors)
-        if inner is None or prefix is None:
-            continue
-        if inner.version != prefix.version or not inner.subnet_of(prefix):  # type: ignore[arg-type]
-            errors.add(at, f"{inner} is not inside {prefix}", "an except narrows its own cidr")
-        excepts.append(inner)
-    return CIDRSelector(prefix, tuple(excepts)) if prefix is not None else None

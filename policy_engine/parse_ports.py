@@ -20,6 +20,7 @@ _PROTOCOLS = {"": (Protocol.TCP, Protocol.UDP, Protocol.SCTP)} | {
     "SCTP": (Protocol.SCTP,),
 }
 _NUMBER = re.compile(r"[0-9]{1,5}")  # isdecimal() takes the digits of every script
+_NAME = re.compile(r"(?=.*[a-z])[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")  # IANA_SVC_NAME
 _TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 _ITEM_REFUSED = ("listener", "terminatingTLS", "originatingTLS", "serverNames")
 
@@ -64,7 +65,7 @@ def _l7_ports(ports: list[Port], given: Any, path: str, errors: Errors) -> list[
         if isinstance(protocol, str) and protocol.upper() in ("UDP", "SCTP"):
             errors.add(f"{path}.ports[{index}].protocol", f"no L7 rule holds on {protocol}", "TCP")
     for index, port in enumerate(ports):
-        if port.port == 0:
+        if port.port == 0 and not port.name:
             errors.add(f"{path}.ports[{index}].port", "L7 rules need a port other than 0")
     return [port for port in ports if port.protocol is Protocol.TCP]
 
@@ -80,9 +81,10 @@ def _port(value: Any, path: str, errors: Errors) -> list[Port]:
     if text is None:
         return []
     if not _NUMBER.fullmatch(text):
-        remedy = "named ports are known, not enforced by this version: give the number"
-        errors.add(f"{path}.port", f"{text!r} is not a port number", remedy)
-        return []
+        name = parse_port_name(text, f"{path}.port", errors)
+        if fields.get("endPort"):
+            errors.add(f"{path}.endPort", "a named port begins no range", "give numbers")
+        return [Port(0, 0, each, name) for each in _PROTOCOLS[protocol.upper()]]
     first, last = int(text), 0
     if not 0 <= first <= 65535:
         errors.add(f"{path}.port", f"{first} is not a port", "0 to 65535")
@@ -92,11 +94,23 @@ def _port(value: Any, path: str, errors: Errors) -> list[Port]:
         if not first <= last <= 65535 or first == 0:
             errors.add(f"{path}.endPort", f"{last} does not end a range that begins at {first}")
             return []
-        if last > first:
-            remedy = "list the ports one by one"
-            errors.add(f"{path}.endPort", "known, not enforced by this version", remedy)
-            return []
     return [Port(first, last, each) for each in _PROTOCOLS[protocol.upper()]]
+
+
+def parse_port_name(text: str, path: str, errors: Errors) -> str:
+    """In lower case, as the names of container ports are."""
+    if not _NAME.fullmatch(text.lower()):
+        remedy = "0 to 65535, or the name of a container port"
+        errors.add(path, f"{text!r} is neither a number nor a name", remedy)
+    return text.lower()
+
+
+def parse_number(value: Any, path: str, errors: Errors) -> int:
+    """A port of 1 to 65535."""
+    number = errors.typed(value, int, path)
+    if number is not None and not 1 <= number <= 65535:
+        errors.add(path, f"{number} is not a port", "1 to 65535")
+    return number or 0
 
 
 def _http(value: Any, path: str, errors: Errors, regex: RegexError) -> HttpRule:

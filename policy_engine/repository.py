@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from policy_engine.compile import entries_of
 from policy_engine.identity import (
@@ -22,11 +23,14 @@ from policy_engine.model import (
     Direction,
     DirectionPolicy,
     EndpointPolicy,
-    Parser,
     PortRule,
+    Protocol,
 )
-from policy_engine.rules import Policy, PolicyRef, Rule, Spec
+from policy_engine.rules import Policy, PolicyRef, Port, Rule, Spec
 from policy_engine.selector import CIDRSelector, Selector, matching
+
+NamedPorts = Mapping[str, frozenset[tuple[int, Protocol]]]
+EMPTY: NamedPorts = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,7 @@ class Subject:
     identity: int
     labels: Labels
     audit: bool = False
+    named_ports: NamedPorts = field(default_factory=lambda: EMPTY)
 
 
 class PolicyRepository:
@@ -51,6 +56,7 @@ class PolicyRepository:
         self._policies_of: dict[int, set[PolicyRef]] = defaultdict(set)
         self._cidrs = IdentityAllocator(FIRST_CIDR_IDENTITY, (1 << 25) - 1)
         self._prefixes: dict[Prefix, int] = {}
+        self._named_ports: dict[int, NamedPorts] = {}
         self.compilations = 0  # how often an endpoint was compiled, for metrics and tests
 
     # -- objects in ---------------------------------------------------------------------------
@@ -95,6 +101,18 @@ class PolicyRepository:
                     members.discard(identity)
                     affected |= self._endpoints_using(selector)
         return affected
+
+    def set_named_ports(self, identity: int, ports: NamedPorts) -> set[int]:
+        """Of the pods that have an identity, for rules of egress that name a port."""
+        if self._named_ports.get(identity, EMPTY) == ports:
+            return set()
+        if ports:
+            self._named_ports[identity] = ports
+        else:
+            del self._named_ports[identity]
+        return set().union(
+            *(self._endpoints_of[ref] for ref, p in self._policies.items() if _names_ports(p))
+        )
 
     def upsert_endpoint(self, endpoint_id: int, subject: Subject) -> set[int]:
         self.remove_endpoint(endpoint_id)
@@ -142,6 +160,7 @@ class PolicyRepository:
     ) -> DirectionPolicy:
         """Audit policies count only where no other policy enforces the direction."""
         by_audit: dict[bool, list[PortRule]] = {}
+        default_allow = {True: True, False: True}
         for ref in refs:
             policy = self._policies[ref]
             for spec in policy.specs:
@@ -149,39 +168,66 @@ class PolicyRepository:
                 if rules is None or not spec.subject.matches(subject.labels):
                     continue
                 into = by_audit.setdefault(policy.audit, [])
-                for number, rule in enumerate(rules):
-                    into += self._port_rules(ref, spec, direction, number, rule)
+                default_allow[policy.audit] &= direction in spec.default_allow
+                for number, rule in _numbered(rules):
+                    into += self._port_rules(ref, spec, direction, number, rule, subject)
         if not by_audit:
             return DirectionPolicy()
         audit = False not in by_audit
-        return DirectionPolicy(True, audit or subject.audit, tuple(by_audit[audit]))
+        chosen = tuple(by_audit[audit])
+        return DirectionPolicy(True, audit or subject.audit, chosen, default_allow[audit])
 
     def _port_rules(
-        self, ref: PolicyRef, spec: Spec, direction: Direction, number: int, rule: Rule
+        self,
+        ref: PolicyRef,
+        spec: Spec,
+        direction: Direction,
+        number: int,
+        rule: Rule,
+        subject: Subject,
     ) -> Iterable[PortRule]:
-        origin = f"{ref}#{spec.path + '.' if spec.path else ''}{direction.name.lower()}[{number}]"
+        section = direction.name.lower() + ("Deny" if rule.deny else "")
+        origin = f"{ref}#{spec.path + '.' if spec.path else ''}{section}[{number}]"
         peers: frozenset[int] | None = None
         if rule.peers is not None:
             peers = frozenset().union(*(self._members[selector] for selector in rule.peers))
             if not peers:
                 return
         if rule.ports is None:
-            yield PortRule(origin, peers)
+            yield PortRule(origin, peers, deny=rule.deny)
             return
         for index, ports in enumerate(rule.ports):
             where = f"{origin}.toPorts[{index}]"
-            for port in ports.ports:
-                parser: Parser | None = ports.parser
-                yield PortRule(
-                    where,
-                    peers,
-                    port.protocol,
-                    port.port,
-                    port.end_port,
-                    parser=parser,
-                    http=ports.http,
-                    kafka=ports.kafka,
-                )
+            for named in ports.ports:
+                for who, port in self._numbers(direction, peers, named, subject):
+                    yield PortRule(
+                        where,
+                        who,
+                        port.protocol,
+                        port.port,
+                        port.end_port,
+                        rule.deny,
+                        ports.parser,
+                        ports.http,
+                        ports.kafka,
+                    )
+
+    def _numbers(
+        self, direction: Direction, peers: frozenset[int] | None, port: Port, subject: Subject
+    ) -> Iterable[tuple[frozenset[int] | None, Port]]:
+        """A named port as numbers: the subject's own, or for egress those of each peer."""
+        if not port.name:
+            yield peers, port
+        elif direction is Direction.INGRESS:
+            for number in sorted(_of_name(subject.named_ports, port)):
+                yield peers, replace(port, port=number)
+        else:
+            users: dict[int, set[int]] = {}
+            for identity in self._named_ports if peers is None else peers:
+                for number in _of_name(self._named_ports.get(identity, EMPTY), port):
+                    users.setdefault(number, set()).add(identity)
+            for number, who in sorted(users.items()):
+                yield frozenset(who), replace(port, port=number)
 
     def _endpoints_using(self, selector: Selector) -> set[int]:
         users = self._users.get(selector, {})
@@ -212,6 +258,28 @@ class PolicyRepository:
                 del self._prefixes[prefix]
                 affected = affected | self.remove_identity(number)
         return affected
+
+
+def _numbered(rules: Iterable[Rule]) -> Iterable[tuple[int, Rule]]:
+    """Each rule with its place in its own list: those that deny have one of theirs."""
+    seen = {False: 0, True: 0}
+    for rule in rules:
+        yield seen[rule.deny], rule
+        seen[rule.deny] += 1
+
+
+def _of_name(ports: NamedPorts, port: Port) -> Iterable[int]:
+    return (n for n, protocol in ports.get(port.name, ()) if protocol is port.protocol)
+
+
+def _names_ports(policy: Policy) -> bool:
+    return any(
+        port.name
+        for spec in policy.specs
+        for rule in spec.egress or ()
+        for ports in rule.ports or ()
+        for port in ports.ports
+    )
 
 
 def _selects(policy: Policy, subject: Subject) -> bool:

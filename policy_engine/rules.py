@@ -1,4 +1,4 @@
-"""CiliumNetworkPolicy and CiliumClusterwideNetworkPolicy as parsed: typed and validated."""
+"""Policies of every kind as parsed: typed and validated."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from policy_engine.selector import LabelSelector, Selector
 
 @dataclass(frozen=True, slots=True)
 class PolicyRef:
-    """``kind`` is ``cnp`` or ``ccnp``; ``namespace`` is "" for ccnp."""
+    """``kind`` is one of ``parse.KINDS``; ``namespace`` is "" for clusterwide ones."""
 
     kind: str
     namespace: str
@@ -22,9 +22,12 @@ class PolicyRef:
 
 @dataclass(frozen=True, slots=True)
 class Port:
+    """``name`` is that of a container port, whose numbers the pods say; "" for numbers."""
+
     port: int
     end_port: int
     protocol: Protocol
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +49,21 @@ class Rule:
 
     peers: tuple[Selector, ...] | None
     ports: tuple[PortSet, ...] | None
+    deny: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """One ``spec``. ``ingress`` None: the direction is not touched by this spec."""
+    """One ``spec``. ``ingress`` None: the direction is not touched by this spec.
+
+    ``default_allow`` has the directions that its rules do not put into default deny.
+    """
 
     path: str  # "" for spec, "specs[1]" otherwise
     subject: LabelSelector
     ingress: tuple[Rule, ...] | None
     egress: tuple[Rule, ...] | None
+    default_allow: frozenset[Direction] = frozenset()
 
     def rules(self, direction: Direction) -> tuple[Rule, ...] | None:
         return self.ingress if direction is Direction.INGRESS else self.egress

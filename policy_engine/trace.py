@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from policy_engine.compile import PORT_BITS
 from policy_engine.model import (
     ANY_IDENTITY,
     ANY_PORT,
@@ -18,7 +19,7 @@ from policy_engine.model import (
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """``origins`` is empty where no entry matched, which is a DENY."""
+    """``origins`` is empty where no entry matched: a DENY unless the default is to allow."""
 
     action: Action
     parser: Parser | None = None
@@ -28,11 +29,13 @@ class Decision:
 def lookup_keys(
     direction: Direction, identity: int, protocol: Protocol, port: int
 ) -> tuple[PolicyKey, ...]:
-    """The six keys of ``policy_lookup`` in datapath/bpf/policy.h, in its order."""
+    """The keys of ``policy_lookup`` in datapath/bpf/policy.h, in its order."""
+    blocks = [(protocol, port & ~((1 << (PORT_BITS - bits)) - 1), bits)
+              for bits in range(PORT_BITS, -1, -1)]  # fmt: skip
     return tuple(
-        PolicyKey(direction, who, proto, number)
+        PolicyKey(direction, who, proto, number, bits)
         for who in (identity, ANY_IDENTITY)
-        for proto, number in ((protocol, port), (protocol, ANY_PORT), (Protocol.ANY, ANY_PORT))
+        for proto, number, bits in [*blocks, (Protocol.ANY, ANY_PORT, 0)]
     )
 
 
@@ -46,7 +49,8 @@ def decide(
         if (entry := policy.entries.get(key)) is not None
     ]
     if not found:
-        return Decision(Action.DENY)
+        default_allow = policy.direction(direction).default_allow
+        return Decision(Action.ALLOW if default_allow else Action.DENY)
     action = min(entry.action for entry in found)
     chosen = [entry for entry in found if entry.action is action]
     origins = tuple(dict.fromkeys(origin for entry in chosen for origin in entry.origins))

@@ -102,8 +102,4 @@ def _binds(place: Place, pod: PodSpec, container: Container) -> list[tuple[str, 
 
 
 def _cgroup(node: Node, pod: PodSpec, container: Container) -> Path | None:
-    if node.cgroup is None:
-        return None
-    path = node.cgroup / "pods" / f"{pod.namespace}_{pod.name}" / container.name
-    path.mkdir(parents=True, exist_ok=True)
-    return path
+    return node.make_cgroup(f"pods/{pod.namespace}_{pod.name}/{container.name}")

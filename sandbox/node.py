@@ -17,13 +17,15 @@ from sandbox.segment import addresses as segment_addresses
 POD_RANGES = ("10.244.0.0/24", "fd00:10:244::/64")
 SANDBOX_ROOT = Path("/run/sidegate-sandbox")
 _NETNS = Path("/run/netns")
+_CGROUP_VIEW = Path("/sys/fs/cgroup")
 _OWN = ("/run/sidegate", "/etc/cni", "/opt/cni", "/var/lib/sidegate", "/var/lib/cni")
 _PAUSE = """
 set -e
-hostname "$1"; root=$2; shift 2
+hostname "$1"; root=$2; cgroup=$3; shift 3
 for path in "$@"; do mkdir -p "$path"; done
 for path in "$@"; do mount --bind "$root$path" "$path"; done
 mount -t bpf bpf /sys/fs/bpf
+mount --bind "$cgroup" /sys/fs/cgroup
 echo ready
 exec sleep infinity
 """
@@ -90,29 +92,28 @@ class Node:
 
     def as_kubelet(self, command: Iterable[str]) -> list[str]:
         """``command`` on the node's network, in the cgroup by which the datapath knows it."""
-        where = self.kubelet_cgroup
+        where = self.make_cgroup("kubelet")
         if where is None:
             return [*self.enter(self.netns), *command]
         join = 'echo $$ > "$0/cgroup.procs" && exec "$@"'
         return [*self.enter(self.netns), "/bin/sh", "-c", join, str(where), *command]
 
-    @property
-    def kubelet_cgroup(self) -> Path | None:
-        """Made when it is first asked for; None as :attr:`cgroup`."""
+    def make_cgroup(self, name: str) -> Path | None:
+        """Below the node's own, as its processes see it; None as :attr:`cgroup`."""
         if self.cgroup is None:
             return None
-        path = self.cgroup / "kubelet"
-        path.mkdir(parents=True, exist_ok=True)
-        return path
+        (self.cgroup / name).mkdir(parents=True, exist_ok=True)
+        return (_CGROUP_VIEW if self.cluster else self.cgroup) / name
 
     def start_pause(self) -> None:
         """What keeps the node's file system, hostname and bpffs while no container runs."""
         for path in _OWN:
             (self.root / path.lstrip("/")).mkdir(parents=True, exist_ok=True)
+        self.make_cgroup("kubelet")
         pause = subprocess.Popen(
             ["nsenter", f"--net={_NETNS / self.netns}", "unshare", "--uts", "--mount",
              "--propagation", "slave", "/bin/sh", "-c", _PAUSE, "sh",
-             self.name, str(self.root), *_OWN],
+             self.name, str(self.root), str(self._own_cgroup()), *_OWN],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             start_new_session=True, cwd="/",
         )  # fmt: skip
@@ -120,6 +121,13 @@ class Node:
         if said != "ready\n":
             raise OSError(f"the file system of node {self.name} was not made: {said.strip()}")
         (self.sandbox_dir / "pause.pid").write_text(str(pause.pid))
+
+    def _own_cgroup(self) -> Path:
+        """Raises OSError."""
+        if self.cgroup is None:
+            raise OSError("cgroup v2 is not mounted: a cluster's nodes need it")
+        self.cgroup.mkdir(parents=True, exist_ok=True)
+        return self.cgroup
 
     def inside(self, command: Iterable[str]) -> list[str]:
         """``command`` in the node's network namespace, in our own mount namespace."""

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import typer
 
-from sidegate_cli import inspect, observe, policy, resources, run, trace
+from sidegate_cli import cluster, inspect, observe, policy, resources, run, trace
 from sidegate_cli.connectivity import command as connectivity
 from sidegate_cli.failure import Failure
 
@@ -21,6 +21,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for command in (resources.apply, resources.delete, resources.get, inspect.status):
+    app.command()(command)
+for command in (cluster.install, cluster.upgrade, cluster.uninstall):
     app.command()(command)
 app.add_typer(policy.app, name="policy")
 app.command("observe")(observe.observe)

@@ -29,7 +29,12 @@ def endpoint_policy(policy: EndpointPolicy) -> pb.EndpointPolicy:
 
 def _direction(policy: DirectionPolicy) -> pb.DirectionPolicy:
     rules = [_rule(rule) for rule in policy.rules if rule.protocol in _MODULE_PROTOCOLS]
-    return pb.DirectionPolicy(enforced=policy.enforced, audit=policy.audit, rules=rules)
+    return pb.DirectionPolicy(
+        enforced=policy.enforced,
+        audit=policy.audit,
+        rules=rules,
+        default_allow=policy.default_allow,
+    )
 
 
 def _rule(rule: PortRule) -> pb.PortRule:

@@ -20,6 +20,11 @@ enum action { ACTION_DENY = 0, ACTION_ALLOW = 1, ACTION_REDIRECT = 2 };
 #define EGRESS_ENFORCED 2
 #define INGRESS_AUDIT 4
 #define EGRESS_AUDIT 8
+#define INGRESS_DEFAULT_ALLOW 16
+#define EGRESS_DEFAULT_ALLOW 32
+/* Bit n: the direction has entries whose port has n bits, for n of 1 to 15. */
+#define INGRESS_PORT_BITS 16
+#define EGRESS_PORT_BITS 32
 
 enum verdict {
     VERDICT_FORWARDED = 1,

@@ -27,7 +27,7 @@ struct {
 struct {
     __uint(type, BPF_MAP_TYPE_HASH);
     __type(key, __u32); /* endpoint id */
-    __type(value, __u32);
+    __type(value, __u64);
     __uint(max_entries, 4096);
 } endpoint_flags SEC(".maps");
 

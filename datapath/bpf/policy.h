@@ -6,6 +6,7 @@ struct judgement {
     __u8 action;
     __u8 audited;  /* would have been denied */
     __u8 enforced; /* a rule allowed it, not the want of rules */
+    __u8 matched;  /* an entry is about it */
     __u8 conflict; /* redirects to different proxy ports: two L7 protocols */
     __u16 proxy_port;
 };
@@ -16,6 +17,7 @@ static __always_inline int look_at(struct policy_key *key, struct judgement *j)
 
     if (!v)
         return 0;
+    j->matched = 1;
     if (v->action == ACTION_DENY)
         return -1;
     if (v->action == ACTION_ALLOW) {
@@ -29,15 +31,26 @@ static __always_inline int look_at(struct policy_key *key, struct judgement *j)
     return 0;
 }
 
-/* Three keys of one peer: its port, any port of the protocol, anything. */
+/* Keys of one peer: its port, the blocks of ports that it is in, any port of the protocol,
+ * anything. `blocks` has the sizes of block that the direction has entries of, mostly none. */
 static __always_inline int look_at_peer(struct policy_key *key, __u8 protocol, __be16 port,
-                                        struct judgement *j)
+                                        __u16 blocks, struct judgement *j)
 {
     key->protocol = protocol;
     key->port = port;
+    key->port_bits = 16;
     if (look_at(key, j) < 0)
         return -1;
+    for (int bits = 15; blocks && bits > 0; bits--) {
+        if (!(blocks & (1 << bits)))
+            continue;
+        key->port = port & bpf_htons(0xffff << (16 - bits));
+        key->port_bits = bits;
+        if (look_at(key, j) < 0)
+            return -1;
+    }
     key->port = 0;
+    key->port_bits = 0;
     if (look_at(key, j) < 0)
         return -1;
     key->protocol = 0;
@@ -45,15 +58,15 @@ static __always_inline int look_at_peer(struct policy_key *key, __u8 protocol, _
 }
 
 static __always_inline void policy_lookup(struct policy_key *key, __u8 protocol, __be16 port,
-                                          struct judgement *j)
+                                          __u16 blocks, struct judgement *j)
 {
     __u32 identity = key->identity;
 
     j->action = ACTION_DENY;
-    if (look_at_peer(key, protocol, port, j) < 0)
+    if (look_at_peer(key, protocol, port, blocks, j) < 0)
         goto deny;
     key->identity = 0;
-    if (identity && look_at_peer(key, protocol, port, j) < 0)
+    if (identity && look_at_peer(key, protocol, port, blocks, j) < 0)
         goto deny;
     if (j->action == ACTION_REDIRECT && j->conflict)
         goto deny;
@@ -68,7 +81,9 @@ static __always_inline struct judgement judge(__u16 endpoint_id, __u8 direction,
 {
     struct policy_key key = {.endpoint_id = endpoint_id, .direction = direction, .identity = peer};
     struct judgement j = {};
-    __u32 id = endpoint_id, *flags = bpf_map_lookup_elem(&endpoint_flags, &id);
+    __u32 id = endpoint_id;
+    __u64 *flags = bpf_map_lookup_elem(&endpoint_flags, &id);
+    __u8 shift = direction == INGRESS ? INGRESS_PORT_BITS : EGRESS_PORT_BITS;
     bool icmp = p->tuple.protocol == IPPROTO_ICMP || p->tuple.protocol == IPPROTO_ICMPV6;
 
     if (!flags)
@@ -78,7 +93,10 @@ static __always_inline struct judgement judge(__u16 endpoint_id, __u8 direction,
         return j;
     }
     j.enforced = 1;
-    policy_lookup(&key, p->tuple.protocol, icmp ? 0 : p->tuple.dport, &j);
+    policy_lookup(&key, p->tuple.protocol, icmp ? 0 : p->tuple.dport, *flags >> shift, &j);
+    if (!j.matched &&
+        (*flags & (direction == INGRESS ? INGRESS_DEFAULT_ALLOW : EGRESS_DEFAULT_ALLOW)))
+        j.action = ACTION_ALLOW;
     if (j.action == ACTION_DENY &&
         (*flags & (direction == INGRESS ? INGRESS_AUDIT : EGRESS_AUDIT))) {
         j.action = ACTION_ALLOW;

@@ -149,6 +149,18 @@ int from_endpoint(struct __sk_buff *skb)
     return forward(&p, &r, &out, c, dst.identity);
 }
 
+/* The kubelet's probes pass whatever the policy. It is known by its cgroup: a node's address is
+ * that of pods on the node's network too, and a mark can be set by any of them. */
+static __always_inline bool is_of_kubelet(struct __sk_buff *skb, const struct packet *p,
+                                          struct config *cfg, struct conn *known)
+{
+    if (!cfg || !cfg->kubelet_cgroup)
+        return false;
+    if (is_first_syn(p) || !known)
+        return bpf_skb_cgroup_id(skb) == cfg->kubelet_cgroup;
+    return known->flags & CT_KUBELET; /* the last packets of a socket may have no cgroup any more */
+}
+
 SEC("tc")
 int to_endpoint(struct __sk_buff *skb)
 {
@@ -163,6 +175,7 @@ int to_endpoint(struct __sk_buff *skb)
     bool turn;
     int parsed = parse_packet(skb, &p);
 
+    cfg = bpf_map_lookup_elem(&config, &zero);
     if (parsed == PASS_UNJUDGED)
         return TCX_NEXT;
     ep = bpf_map_lookup_elem(&endpoints, &ifindex);
@@ -188,6 +201,13 @@ int to_endpoint(struct __sk_buff *skb)
     r.source_identity = src.identity;
     in = judge(ep->id, INGRESS, src.identity, &p);
     c = find_forward(&p, INGRESS);
+    if (src.identity == IDENTITY_HOST && is_of_kubelet(skb, &p, cfg, c)) {
+        if (is_first_syn(&p) && remember(&p, INGRESS, CT_KUBELET, src.identity) < 0)
+            return drop(&p, &r, DROP_CONNTRACK_FULL);
+        r.verdict = VERDICT_FORWARDED;
+        count(&p, &r);
+        return TCX_NEXT;
+    }
     /* A process of the host answers Envoy, which speaks with the pod's address. */
     turn = !c && src.identity == IDENTITY_HOST && is_for_upstream(skb, &p);
     if (!turn && in.action == ACTION_DENY) {
@@ -195,7 +215,6 @@ int to_endpoint(struct __sk_buff *skb)
         return drop(&p, &r, DROP_POLICY_DENIED);
     }
     if (turn || in.action == ACTION_REDIRECT) {
-        cfg = bpf_map_lookup_elem(&config, &zero);
         if (!cfg || !cfg->hairpin_ifindex)
             return drop(&p, &r, DROP_HAIRPIN);
         return bpf_redirect(cfg->hairpin_ifindex, BPF_F_INGRESS);

@@ -36,7 +36,8 @@ struct policy_key {
     __u8 protocol;
     __u32 identity;
     __be16 port;
-    __u16 pad;
+    __u8 port_bits; /* leading bits of the port that count; the others are 0 */
+    __u8 pad;
 };
 
 struct policy_value {
@@ -59,6 +60,7 @@ struct tuple {
 #define CT_PROXIED 1        /* the client's side of a connection that Envoy terminates */
 #define CT_PROXY_UPSTREAM 2 /* Envoy's own connection with the client's address */
 #define CT_CLOSING 4        /* a reset was seen */
+#define CT_KUBELET 8        /* the kubelet began it */
 
 struct conn {
     __u64 last_seen; /* ktime, ns */
@@ -82,6 +84,7 @@ struct fragment_value {
 struct config {
     __u32 hairpin_ifindex;
     __u32 pad;
+    __u64 kubelet_cgroup; /* id of the cgroup; 0: not known, nobody is the kubelet */
 };
 
 struct event {

@@ -261,6 +261,34 @@ def test_fragments_follow_their_first_one(rig: Rig, family: int) -> None:
     assert not asked(rig, family, bytes(4000))
 
 
+def ranged(first: int, last: int, deny: bool = False) -> PortRule:
+    return PortRule("t", frozenset({A}), Protocol.TCP, first, last, deny)
+
+
+@pytest.mark.parametrize(
+    ("policy", "allowed"),
+    [
+        (DirectionPolicy(True, False, (ranged(8080, 8081),)), [True, True, False]),
+        (DirectionPolicy(True, False, (ranged(8000, 9000),)), [True, True, True]),
+        (DirectionPolicy(True, False, (ranged(1, 65535), ranged(8081, 8090, True))),
+         [True, False, False]),
+        (DirectionPolicy(True, False, (ranged(8081, 8081, True),), True), [True, False, True]),
+        (DirectionPolicy(True, False, (), True), [True, True, True]),
+        (DirectionPolicy(True, False, (ranged(1, 8079), ranged(8083, 65535))), [False] * 3),
+    ],
+)  # fmt: skip
+def test_ranges_and_default_allow(rig: Rig, policy: DirectionPolicy, allowed: list[bool]) -> None:
+    for port in (8081, 8082):
+        rig.serve(rig.b.netns, port)
+    rig.set(2, ingress=policy)
+    for port, expected in zip((8080, 8081, 8082), allowed, strict=True):
+        for family in FAMILIES:
+            answer = rig.a.address(family) if expected else "dropped"
+            assert reach(rig.a.netns, rig.b, family, port) == answer, port
+    rig.set(2, ingress=CLOSED)
+    assert reach(rig.a.netns, rig.b) == "dropped"
+
+
 def test_events_name_both_identities_and_the_endpoint(rig: Rig) -> None:
     rig.set(2, ingress=allow(A))
     list(rig.datapath.read_events())

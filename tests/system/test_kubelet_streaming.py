@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
-import signal
 import struct
 import subprocess
 import sys
@@ -17,10 +16,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from sandbox.binaries import binary, build
 from sandbox.cluster import kubectl, nodes_of
 from sandbox.control_plane import Cluster
 from sandbox.node_object import KUBELET_PORT
+from tests.system import cluster_rig
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]
 
@@ -51,37 +50,17 @@ spec:
 @pytest.fixture(scope="module")
 def talker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The pod runs; what makes its first container end when it is there."""
-    build("streaming")
-    command = [sys.executable, "-m", "sidegate_cli.main", "sandbox", "run", "--cluster"]
-    sandbox = subprocess.Popen(
-        [*command, "--nodes", "1", "--name", CLUSTER.name], stdout=subprocess.PIPE, text=True
-    )
-    server = None
-    try:
-        assert sandbox.stdout
-        assert any(line.startswith("running") for line in sandbox.stdout), "it did not come up"
-        server = subprocess.Popen(
-            [*NODE.as_kubelet([str(binary("streaming", "streaming"))]),
-             f"--cert={PKI / f'{NODE.name}-serving.crt'}",
-             f"--key={PKI / f'{NODE.name}-serving.key'}",
-             f"--client-ca={PKI / 'ca.crt'}", f"--dir={NODE.sandbox_dir}"]
-        )  # fmt: skip
+    with cluster_rig.running(CLUSTER, 1):
         until = tmp_path_factory.mktemp("talker") / "until"
         manifest = POD.format(node=NODE.name, until=until, python=sys.executable)
         kubectl(CLUSTER, "wait", "--for=create", "serviceaccount/default", f"--timeout={SECONDS}s")
         kubectl(CLUSTER, "apply", "-f", "-", text=manifest)
         kubectl(CLUSTER, "wait", "--for=condition=Ready", "pod/talker", f"--timeout={SECONDS}s")
         yield until
-    finally:
-        if server:
-            server.terminate()
-            server.wait(5)
-        sandbox.send_signal(signal.SIGTERM)
-        sandbox.wait(60)
 
 
 def arguments(*given: str) -> list[str]:
-    return [str(binary("kubernetes", "kubectl")), f"--kubeconfig={CLUSTER.kubeconfig}", *given]
+    return cluster_rig.kubectl(CLUSTER, *given)
 
 
 def execute(*command: str, text: str | None = None) -> subprocess.CompletedProcess[str]:

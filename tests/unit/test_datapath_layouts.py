@@ -71,5 +71,5 @@ def test_endpoints_come_back() -> None:
 
 
 def test_policy_key() -> None:
-    key = PolicyKey(Direction.EGRESS, 300, Protocol.TCP, 8080)
-    assert policy_key(5, key) == bytes.fromhex("050001062c0100001f900000")
+    key = PolicyKey(Direction.EGRESS, 300, Protocol.TCP, 8080, 16)
+    assert policy_key(5, key) == bytes.fromhex("050001062c0100001f901000")

@@ -39,10 +39,13 @@ KAFKA = f"{RULE}.toPorts[0].rules.kafka[0]"
 @pytest.mark.parametrize(
     ("manifest", "field"),
     [
-        (cnp(ingressDeny=[]), "spec.ingressDeny"),
-        (cnp(egressDeny=[]), "spec.egressDeny"),
+        (
+            cnp(ingressDeny=[{"toPorts": [{"ports": PORTS, "rules": {"http": [{}]}}]}]),
+            "spec.ingressDeny[0].toPorts",
+        ),
+        (cnp(egressDeny=[{"toCIDR": ["x"]}]), "spec.egressDeny[0].toCIDR[0]"),
         (cnp(nodeSelector={}), "spec.nodeSelector"),
-        (cnp(enableDefaultDeny={}), "spec.enableDefaultDeny"),
+        (cnp(enableDefaultDeny={"ingress": "no"}), "spec.enableDefaultDeny.ingress"),
         (cnp(ingres=[]), "spec.ingres"),
         (cnp(endpointSelector={"matchLabels": {"a": 1}}), "spec.endpointSelector.matchLabels.a"),
         (cnp({"fromRequires": []}), f"{RULE}.fromRequires"),
@@ -59,10 +62,10 @@ KAFKA = f"{RULE}.toPorts[0].rules.kafka[0]"
             f"{RULE}.fromCIDRSet[0].except[0]",
         ),
         (cnp({"toPorts": [{"ports": [{"port": 80}]}]}), f"{RULE}.toPorts[0].ports[0].port"),
-        (cnp({"toPorts": [{"ports": [{"port": "web"}]}]}), f"{RULE}.toPorts[0].ports[0].port"),
+        (cnp({"toPorts": [{"ports": [{"port": "we_b"}]}]}), f"{RULE}.toPorts[0].ports[0].port"),
         (cnp({"toPorts": [{"ports": [{"port": "70000"}]}]}), f"{RULE}.toPorts[0].ports[0].port"),
         (
-            cnp({"toPorts": [{"ports": [{"port": "1", "endPort": 9}]}]}),
+            cnp({"toPorts": [{"ports": [{"port": "9", "endPort": 1}]}]}),
             f"{RULE}.toPorts[0].ports[0].endPort",
         ),
         (

@@ -104,6 +104,7 @@ impl Endpoint {
 struct Direction {
     enforced: bool,
     audit: bool,
+    default_allow: bool,
     origins: Vec<Box<str>>,
     groups: Vec<Group>,
     /// Groups of a single port, by port.
@@ -136,8 +137,12 @@ struct Rules {
 
 impl Direction {
     fn compile(policy: &v1::DirectionPolicy) -> Result<Self, PolicyError> {
-        let mut compiled =
-            Self { enforced: policy.enforced, audit: policy.audit, ..Self::default() };
+        let mut compiled = Self {
+            enforced: policy.enforced,
+            audit: policy.audit,
+            default_allow: policy.default_allow,
+            ..Self::default()
+        };
         let mut numbers = HashMap::default();
         for rule in &policy.rules {
             compiled
@@ -202,6 +207,9 @@ impl Direction {
         match self.groups(peer, port).find_map(|group| matching(&group.allow)) {
             Some(origin) => {
                 Decision { verdict: Verdict::Allowed, reason: Reason::Rule, rule: Some(origin) }
+            }
+            None if self.default_allow && self.groups(peer, port).next().is_none() => {
+                Decision { verdict: Verdict::Allowed, reason: Reason::NotEnforced, rule: None }
             }
             None => Decision { verdict: denied, reason: Reason::NoRule, rule: None },
         }

@@ -1,0 +1,78 @@
+{{/* Names are fixed: of what enforces policy there is one in a cluster. */}}
+
+{{/* Arguments: root, component. */}}
+{{- define "sidegate.selectorLabels" -}}
+app.kubernetes.io/name: sidegate
+app.kubernetes.io/component: {{ .component }}
+{{- end }}
+
+{{/* Arguments: root, component. */}}
+{{- define "sidegate.labels" -}}
+{{ include "sidegate.selectorLabels" . }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+app.kubernetes.io/part-of: sidegate
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
+{{- end }}
+
+{{/* Arguments: root, image. A digest says exactly which; a tag can be moved. */}}
+{{- define "sidegate.image" -}}
+{{- if .image.digest -}}
+{{ .image.repository }}@{{ .image.digest }}
+{{- else -}}
+{{ .image.repository }}:{{ default .root.Chart.AppVersion .image.tag }}
+{{- end -}}
+{{- end }}
+
+{{/* Where the official client looks for the API server; nothing for its Service. */}}
+{{- define "sidegate.apiServerEnv" -}}
+{{- with .Values.kubeApiServer -}}
+{{- if .host -}}
+- {name: KUBERNETES_SERVICE_HOST, value: {{ .host | quote }}}
+- {name: KUBERNETES_SERVICE_PORT, value: {{ .port | quote }}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/* Of a container that needs no privilege at all; as root, since the node's files are root's. */}}
+{{- define "sidegate.plainSecurityContext" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end }}
+
+{{/* What the agent, and whoever takes its programs away, needs of the kernel. */}}
+{{- define "sidegate.datapathSecurityContext" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+  add:
+    # bpf(2): load programs, read and write pinned maps. Envoy's module reads ipcache.
+    - BPF
+    # Attach programs to interfaces and cgroups; rules, routes, the hairpin device. Envoy binds
+    # clients' addresses (IP_TRANSPARENT) and marks its sockets.
+    - NET_ADMIN
+    # The verifier refuses the programs' pointers into kernel memory without it.
+    - PERFMON
+{{- end }}
+
+{{/* The node's network settings: a container's own /proc/sys is read-only. */}}
+{{- define "sidegate.procSysMount" -}}
+- {name: proc-sys-net, mountPath: /run/sidegate/proc-sys/net}
+{{- end }}
+{{- define "sidegate.procSysEnv" -}}
+- {name: SIDEGATE_PROC_SYS, value: /run/sidegate/proc-sys}
+{{- end }}
+
+{{/* The kinds that the operator installs. */}}
+{{- define "sidegate.crds" -}}
+- ciliumnetworkpolicies.cilium.io
+- ciliumclusterwidenetworkpolicies.cilium.io
+- sidegatenetworkpolicies.policy.sidegate.io
+- sidegateclusterwidenetworkpolicies.policy.sidegate.io
+- sidegateidentities.policy.sidegate.io
+- sidegateendpointslices.policy.sidegate.io
+- sidegatepolicyreports.policy.sidegate.io
+{{- end }}

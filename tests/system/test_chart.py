@@ -1,0 +1,99 @@
+"""The chart against a real API server: what it takes, what runs, and what is left of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from sandbox.binaries import binary, build
+from sandbox.cluster import kubectl, nodes_of
+from sandbox.control_plane import Cluster
+from tests.system import cluster_rig
+from tests.unit.test_chart import GOLDEN
+
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(600)]
+
+CLUSTER = Cluster("chart")
+NODES = nodes_of(CLUSTER, 2)
+NAMESPACE = "sidegate-system"
+# Two things are not as on other nodes: file systems are mounted, and cgroups are the sandbox's.
+_CGROUP = str(NODES[0].cgroup).replace(NODES[0].name, "$(NODE_NAME)")
+SETTINGS = (
+    "agent.mountFilesystems=false",
+    f"agent.cgroup.root={_CGROUP}/pods",
+    f"agent.cgroup.kubelet={_CGROUP}/kubelet",
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    build("helm")
+    with cluster_rig.running(CLUSTER, len(NODES)):
+        kubectl(CLUSTER, "create", "namespace", NAMESPACE)
+        yield
+
+
+def sidegate(verb: str, *arguments: str) -> None:
+    done = subprocess.run(
+        [str(cluster_rig.CLI), verb, f"--helm={binary('helm', 'helm')}",
+         f"--kubeconfig={CLUSTER.kubeconfig}", "--timeout=60", *arguments],
+        check=False, capture_output=True, text=True, timeout=90,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def rollout() -> None:
+    kubectl(CLUSTER, "-n", NAMESPACE, "rollout", "status", "ds/sidegate-agent", "--timeout=60s")
+
+
+def get(*arguments: str) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = json.loads(kubectl(CLUSTER, "get", *arguments, "-ojson"))["items"]
+    return items
+
+
+@pytest.mark.parametrize("variant", ["defaults", "chained"])
+def test_the_api_server_takes_every_object(variant: str) -> None:
+    golden = str(GOLDEN / f"{variant}.yaml")
+    arguments = cluster_rig.kubectl(CLUSTER, "apply", "--dry-run=server", "--validate=strict", "-f")
+    done = subprocess.run([*arguments, golden], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
+
+
+def test_install_upgrade_uninstall() -> None:
+    sidegate("install", *(f"--set={setting}" for setting in SETTINGS))
+    rollout()
+    kubectl(CLUSTER, "wait", "--for=condition=Ready", "node", "--all", "--timeout=30s")
+    for node in NODES:
+        assert (node.root / "opt/cni/bin/sidegate-cni").exists()
+        module = node.root / "var/lib/sidegate/modules/current/libsidegate.so"
+        assert module.parent.is_symlink()
+        assert module.exists()
+
+    sidegate("upgrade", "--set=agent.logLevel=debug")
+    rollout()
+    agent = get("ds", "-n", NAMESPACE)[0]["spec"]["template"]["spec"]["containers"][0]
+    assert "--log-level=debug" in agent["args"]
+    assert any(argument.endswith("$(NODE_NAME)/kubelet") for argument in agent["args"])
+
+    sidegate("uninstall")
+    kinds = "ds,deploy,job,role,rolebinding,netpol,pdb"
+    assert get(kinds, "-n", NAMESPACE) == []
+    assert [r for r in get("clusterrole,clusterrolebinding") if "sidegate" in str(r)] == []
+    for node in NODES:
+        assert list((node.root / "etc/cni/net.d").iterdir()) == []
+        assert enforced(node.netns) == []
+        assert not (node.root / "run/sidegate/envoy").exists()
+
+
+def enforced(netns: str) -> list[str]:
+    """What the datapath leaves in a node's network: its device, its rules."""
+    done = subprocess.run(
+        ["nsenter", f"--net=/run/netns/{netns}", "sh", "-c", "ip -o link; ip rule; ip -6 rule"],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    return [line for line in done.stdout.splitlines() if "sg_hairpin" in line or "2004" in line]
