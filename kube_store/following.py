@@ -24,6 +24,7 @@ OnBatch = Callable[[list[Resource], list[ResourceKey]], object]
 
 _PAGE = "500"
 _CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+_ANSWER_SECONDS = 30.0
 _MISSING_SECONDS = 10.0
 _WATCH_SECONDS = (240, 480)
 _SILENCE_SECONDS = 150.0  # a bookmark comes every minute, also where nothing changes
@@ -69,7 +70,7 @@ class Following:
         found: dict[ResourceKey, tuple[Resource, int]] = {}
         while True:
             answer, size = await self._client.request(
-                "GET", watched.path, query, accept=watched.accept("List")
+                "GET", watched.path, query, accept=watched.accept("List"), seconds=_ANSWER_SECONDS
             )
             self.received += size
             version = version_of(answer)
