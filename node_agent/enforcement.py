@@ -23,7 +23,8 @@ from node_agent.membership import Membership
 from node_agent.policies import PolicyObjects
 from node_agent.state import read_json, write_json
 from policy_engine.identity import IdentitiesExhausted, Reserved
-from policy_engine.parse import KINDS, RegexError
+from policy_engine.kinds import KINDS
+from policy_engine.parse import RegexError
 from policy_engine.repository import PolicyRepository
 
 log = structlog.get_logger(__name__)

@@ -10,9 +10,9 @@ import sys
 import structlog
 import uvloop
 
+from kube_store.logs import configure
 from node_agent.agent import Agent, AlreadyRunning
 from node_agent.config import AgentConfig
-from node_agent.logs import configure
 
 log = structlog.get_logger(__name__)
 

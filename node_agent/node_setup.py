@@ -102,7 +102,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="node_setup", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     verb = verbs.add_parser("install")
-    verb.add_argument("--cni-bin", type=Path, required=True, help="directory of the runtime's CNI plugins")
+    verb.add_argument(
+        "--cni-bin", type=Path, required=True, help="directory of the runtime's CNI plugins"
+    )
     verb.add_argument("--modules", type=Path, required=True, help="directory of Envoy's modules")
     verb = verbs.add_parser("remove")
     verb.add_argument("--bpffs", type=Path, required=True, help="where the agent pins")

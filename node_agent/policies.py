@@ -10,7 +10,8 @@ from kube_store.resource import ResourceKey
 from kube_store.store import Change, ChangeType
 from policy_engine.errors import FieldError
 from policy_engine.identity import IdentitiesExhausted
-from policy_engine.parse import KINDS, RegexError, parse_policy
+from policy_engine.kinds import KINDS
+from policy_engine.parse import RegexError, parse_policy
 from policy_engine.repository import PolicyRepository
 from policy_engine.rules import PolicyRef
 

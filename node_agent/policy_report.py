@@ -22,7 +22,7 @@ from kube_store.store import Store
 from node_agent.enforcement import Enforcement
 from node_agent.identities import GROUP_VERSION
 from node_agent.policies import ref_of
-from policy_engine.parse import KINDS
+from policy_engine.kinds import KINDS
 
 log = structlog.get_logger(__name__)
 

@@ -10,9 +10,9 @@ from kube_store.resource import Resource
 from node_agent.endpoints import EndpointRecord
 from policy_engine.compile import ports_text
 from policy_engine.errors import FieldError
+from policy_engine.kinds import KINDS
 from policy_engine.labels import format_labels
 from policy_engine.model import Direction, DirectionPolicy
-from policy_engine.parse import KINDS
 
 if TYPE_CHECKING:
     from node_agent.agent import Agent

@@ -11,6 +11,7 @@ from typing import Any
 
 from policy_engine import network_policy
 from policy_engine.errors import Errors, FieldError
+from policy_engine.kinds import API_VERSIONS, CLUSTERWIDE, KINDS
 from policy_engine.model import Direction
 from policy_engine.parse_ports import parse_ports
 from policy_engine.parse_selectors import parse_cidr_set, parse_labels, parse_prefix
@@ -24,22 +25,6 @@ from policy_engine.selector import (
 )
 
 AUDIT_ANNOTATION = "policy.sidegate.io/audit"
-KINDS = {
-    "CiliumNetworkPolicy": "cnp",
-    "CiliumClusterwideNetworkPolicy": "ccnp",
-    "SidegateNetworkPolicy": "snp",
-    "SidegateClusterwideNetworkPolicy": "scnp",
-    "NetworkPolicy": "knp",
-}
-_CLUSTERWIDE = ("ccnp", "scnp")
-_API_VERSIONS = {
-    "CiliumNetworkPolicy": "cilium.io/v2",
-    "CiliumClusterwideNetworkPolicy": "cilium.io/v2",
-    "SidegateNetworkPolicy": "policy.sidegate.io/v2",
-    "SidegateClusterwideNetworkPolicy": "policy.sidegate.io/v2",
-    "NetworkPolicy": "networking.k8s.io/v1",
-}
-
 RegexError = Callable[[str], str | None]
 
 _SPEC_REFUSED = ("nodeSelector", "log")
@@ -66,13 +51,13 @@ def parse_policy(manifest: Any, regex_error: RegexError) -> tuple[Policy | None,
     if kind is None:
         errors.add("kind", "not a policy", f"one of {', '.join(KINDS)}")
         return None, errors
-    if manifest.get("apiVersion") != (wanted := _API_VERSIONS[manifest["kind"]]):
+    if manifest.get("apiVersion") != (wanted := API_VERSIONS[manifest["kind"]]):
         errors.add("apiVersion", f"{manifest.get('apiVersion')!r} has no such policy", wanted)
         return None, errors
     top = errors.fields(manifest, "", ("apiVersion", "kind", "metadata", "spec", "specs", "status"))
     metadata = errors.typed(top.get("metadata"), dict, "metadata") or {}
     name = errors.typed(metadata.get("name"), str, "metadata.name") or ""
-    namespace = "" if kind in _CLUSTERWIDE else str(metadata.get("namespace") or "default")
+    namespace = "" if kind in CLUSTERWIDE else str(metadata.get("namespace") or "default")
     annotations = errors.typed(metadata.get("annotations") or {}, dict, "metadata.annotations")
     specs = []
     if kind == "knp":

@@ -24,6 +24,11 @@ _FIRST_NODE = 11
 _NODES_MAX = 200
 _CIDR_SECONDS = 20.0
 _MANIFESTS = Path(__file__).parent / "manifests"
+# What differs from other nodes: file systems are mounted, and the kubelet has its own cgroup.
+CHART_SETTINGS = (
+    "agent.mountFilesystems=false",
+    "agent.cgroup.kubelet=/sys/fs/cgroup/kubelet",
+)
 _NEEDED = {
     "etcd": "a minute",
     "kubernetes": "ten minutes",

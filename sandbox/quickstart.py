@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,7 +16,8 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
-from sandbox import probes
+from sandbox import cluster_quickstart, probes
+from sandbox.control_plane import ControlPlaneError
 from sandbox.kubelet import Kubelet
 from sandbox.node import Node
 from sandbox.run import SandboxError, sandbox
@@ -36,20 +38,23 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make run", description=__doc__)
     parser.add_argument("--once", action="store_true", help="probe, clean up, exit")
     parser.add_argument("--node", default="default")
+    parser.add_argument("--cluster", action="store_true", help="a Kubernetes cluster, by the chart")
     options = parser.parse_args()
     console = Console()
     if not console.is_terminal:
         console = Console(width=140)  # a log file has no width of its own
     try:
+        if options.cluster:
+            return asyncio.run(cluster_quickstart.run(console, "sandbox", once=options.once))
         return asyncio.run(_run(console, Node(options.node), once=options.once))
-    except SandboxError as error:
-        print(f"quickstart: {error}", file=sys.stderr)
+    except (SandboxError, ControlPlaneError, subprocess.CalledProcessError) as error:
+        print(f"quickstart: {error}\n{getattr(error, 'stderr', '') or ''}", file=sys.stderr)
         return 1
 
 
 async def _run(console: Console, node: Node, *, once: bool) -> int:
     stopped = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     with _progress(console, "Starting the node, its agent and Envoy"):
         running = sandbox(EXAMPLE, node)

@@ -22,8 +22,9 @@ app = typer.Typer(
 )
 for command in (resources.apply, resources.delete, resources.get, inspect.status):
     app.command()(command)
-for command in (cluster.install, cluster.upgrade, cluster.uninstall):
-    app.command()(command)
+app.command()(cluster.install)
+app.command()(cluster.upgrade)
+app.command()(cluster.uninstall)
 app.add_typer(policy.app, name="policy")
 app.command("observe")(observe.observe)
 app.add_typer(inspect.endpoint, name="endpoint")

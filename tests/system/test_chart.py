@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sandbox.binaries import binary, build
-from sandbox.cluster import kubectl, nodes_of
+from sandbox.cluster import CHART_SETTINGS, kubectl, nodes_of
 from sandbox.control_plane import Cluster
 from tests.system import cluster_rig
 from tests.unit.test_chart import GOLDEN
@@ -20,13 +20,6 @@ pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(600)]
 CLUSTER = Cluster("chart")
 NODES = nodes_of(CLUSTER, 2)
 NAMESPACE = "sidegate-system"
-# Two things are not as on other nodes: file systems are mounted, and cgroups are the sandbox's.
-_CGROUP = str(NODES[0].cgroup).replace(NODES[0].name, "$(NODE_NAME)")
-SETTINGS = (
-    "agent.mountFilesystems=false",
-    f"agent.cgroup.root={_CGROUP}/pods",
-    f"agent.cgroup.kubelet={_CGROUP}/kubelet",
-)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -65,7 +58,7 @@ def test_the_api_server_takes_every_object(variant: str) -> None:
 
 
 def test_install_upgrade_uninstall() -> None:
-    sidegate("install", *(f"--set={setting}" for setting in SETTINGS))
+    sidegate("install", *(f"--set={setting}" for setting in CHART_SETTINGS))
     rollout()
     kubectl(CLUSTER, "wait", "--for=condition=Ready", "node", "--all", "--timeout=30s")
     for node in NODES:
@@ -78,7 +71,7 @@ def test_install_upgrade_uninstall() -> None:
     rollout()
     agent = get("ds", "-n", NAMESPACE)[0]["spec"]["template"]["spec"]["containers"][0]
     assert "--log-level=debug" in agent["args"]
-    assert any(argument.endswith("$(NODE_NAME)/kubelet") for argument in agent["args"])
+    assert "--kubelet-cgroup=/sys/fs/cgroup/kubelet" in agent["args"]
 
     sidegate("uninstall")
     kinds = "ds,deploy,job,role,rolebinding,netpol,pdb"

@@ -1,0 +1,106 @@
+"""One operator leads: whoever holds the Lease. Times are those of client-go's leader election."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+
+from kube_store.kube_client import CONNECTION_ERRORS, KubeClient, KubeError, resource_path
+
+log = structlog.get_logger(__name__)
+
+LEASE_SECONDS, RENEW_SECONDS, RETRY_SECONDS = 15, 10.0, 2.0
+NAME = "sidegate-operator"
+
+
+class Election:
+    """``lead`` runs while this process holds the Lease, and is cancelled before another can."""
+
+    def __init__(self, client: KubeClient, namespace: str, identity: str) -> None:
+        self._client, self._identity = client, identity
+        self._collection = resource_path("coordination.k8s.io/v1", "leases", namespace)
+        self._path = f"{self._collection}/{NAME}"
+        self._seen: tuple[Any, float] = (None, 0.0)  # a holder's last renewal, and when we saw it
+        self.leads = False
+
+    async def run(self, lead: Callable[[], Awaitable[None]]) -> None:
+        """Until cancelled; the Lease is given up then."""
+        try:
+            while True:
+                while not await self._acquire():
+                    pause = RETRY_SECONDS * random.uniform(1, 1.2)  # noqa: S311
+                    await asyncio.sleep(pause)
+                log.info("this operator leads now", identity=self._identity)
+                await self._hold(lead)
+                log.warning("this operator leads no more", identity=self._identity)
+        finally:
+            if self.leads:
+                await self._release()
+
+    async def _hold(self, lead: Callable[[], Awaitable[None]]) -> None:
+        self.leads, renewed = True, time.monotonic()
+        work = asyncio.ensure_future(lead())
+        try:
+            while time.monotonic() - renewed < RENEW_SECONDS and not work.done():
+                await asyncio.wait([work], timeout=RETRY_SECONDS)
+                if await self._acquire():
+                    renewed = time.monotonic()
+        finally:
+            work.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await work
+        self.leads = False
+
+    async def _acquire(self) -> bool:
+        """Whether the Lease is ours now."""
+        try:
+            lease, _ = await self._client.request("GET", self._path, seconds=RETRY_SECONDS * 2)
+        except KubeError as error:
+            return error.status == 404 and await self._write(None)
+        except CONNECTION_ERRORS:
+            return False
+        spec = lease.get("spec") or {}
+        holder = spec.get("holderIdentity") or ""
+        renewal = (holder, spec.get("renewTime"))
+        if renewal != self._seen[0]:
+            self._seen = (renewal, time.monotonic())  # by our clock: theirs may be another
+        is_over = time.monotonic() - self._seen[1] > LEASE_SECONDS
+        if holder and holder != self._identity and not is_over:
+            return False
+        return await self._write(lease)
+
+    async def _write(self, lease: dict[str, Any] | None, holder: str | None = None) -> bool:
+        """False where somebody was quicker: the resourceVersion is a precondition."""
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        spec = dict((lease or {}).get("spec") or {})
+        holder = self._identity if holder is None else holder
+        if spec.get("holderIdentity") != holder:
+            spec |= {"acquireTime": now, "leaseTransitions": spec.get("leaseTransitions", 0) + 1}
+        spec |= {
+            "holderIdentity": holder, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": now,
+        }  # fmt: skip
+        body = lease or {
+            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": NAME},
+        }  # fmt: skip
+        body["spec"] = spec
+        method, path = ("PUT", self._path) if lease else ("POST", self._collection)
+        try:
+            await self._client.request(method, path, body=body, seconds=RETRY_SECONDS * 2)
+        except (KubeError, *CONNECTION_ERRORS) as error:
+            log.debug("the lease was not written", error=str(error))
+            return False
+        return True
+
+    async def _release(self) -> None:
+        with contextlib.suppress(KubeError, *CONNECTION_ERRORS):
+            lease, _ = await self._client.request("GET", self._path, seconds=RETRY_SECONDS)
+            if lease["spec"].get("holderIdentity") == self._identity:
+                await self._write(lease, holder="")
+        self.leads = False

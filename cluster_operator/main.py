@@ -1,0 +1,131 @@
+"""``python -m cluster_operator``: once-per-cluster work, by whichever operator leads."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import structlog
+import uvicorn
+from kubernetes.aio.config import ConfigException
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from cluster_operator.crds import definitions
+from cluster_operator.election import Election
+from cluster_operator.events import Events
+from cluster_operator.garbage import OWN, GarbageCollector
+from cluster_operator.install import install
+from cluster_operator.policy_status import POLICIES, REPORT, PolicyStatus
+from kube_store.kube import KubeSource, Watched
+from kube_store.kube_client import KubeClient, connect
+from kube_store.logs import configure
+from kube_store.store import Store
+from policy_engine.kinds import API_VERSIONS
+
+log = structlog.get_logger(__name__)
+
+
+def watched() -> list[Watched]:
+    """Policies with their status, and what agents write."""
+    policies = [
+        Watched(kind, API_VERSIONS[kind], kind.lower()[:-1] + "ies", optional=True)
+        for kind in POLICIES
+    ]
+    return [
+        *policies,
+        Watched("SidegateIdentity", OWN, "sidegateidentities", metadata_only=True, optional=True),
+        Watched("SidegateEndpointSlice", OWN, "sidegateendpointslices", optional=True),
+        Watched(REPORT, OWN, "sidegatepolicyreports", optional=True),
+        Watched("Node", "v1", "nodes", metadata_only=True),
+    ]
+
+
+class Operator:
+    """``leads`` says whether this one works."""
+
+    def __init__(self, client: KubeClient, namespace: str, name: str, gc_seconds: float) -> None:
+        self._client, self._gc_seconds = client, gc_seconds
+        self._events = Events(client, name)
+        self.election = Election(client, namespace, name)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        await self.election.run(self._lead)
+
+    async def _lead(self) -> None:
+        store = Store()
+        source = KubeSource(self._client, watched(), store.apply)
+        garbage = GarbageCollector(self._client, store, self._gc_seconds)
+        status = PolicyStatus(self._client, store, self._events)
+        async with asyncio.TaskGroup() as group:
+            await install(self._client, self._events, definitions())
+            group.create_task(source.run())
+            await source.synced.wait()
+            group.create_task(garbage.run())
+            group.create_task(status.run())
+
+
+def _application(operator: Operator) -> Starlette:
+    registry = CollectorRegistry()
+    leads = Gauge("sidegate_operator_leads", "1 while this operator leads", registry=registry)
+    leads.set_function(lambda: float(operator.election.leads))
+
+    async def fine(_: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def metrics(_: Request) -> Response:
+        return PlainTextResponse(generate_latest(registry), media_type="text/plain; version=0.0.4")
+
+    return Starlette(
+        routes=[Route("/healthz", fine), Route("/readyz", fine), Route("/metrics", metrics)]
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit code: 0 after a signal, 1 when there is no API server to be found."""
+    parser = argparse.ArgumentParser(prog="cluster_operator", description=__doc__)
+    parser.add_argument("--kubeconfig", type=Path, help="none: as the pod that runs this")
+    parser.add_argument("--namespace", default="sidegate-system", help="where the Lease is")
+    parser.add_argument("--name", default=socket.gethostname(), help="who holds the Lease")
+    parser.add_argument("--port", type=int, default=9441, help="of health and metrics")
+    parser.add_argument("--gc-seconds", type=float, default=300, help="between two sweeps")
+    parser.add_argument("--log-level", default="info")
+    given = parser.parse_args(arguments)
+    configure(given.log_level)
+    try:
+        asyncio.run(_until_signal(given))
+    except (ConfigException, OSError) as error:
+        print(f"cluster_operator: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+async def _until_signal(given: argparse.Namespace) -> None:
+    client = await connect(given.kubeconfig)
+    operator = Operator(client, given.namespace, given.name, given.gc_seconds)
+    server = uvicorn.Server(
+        uvicorn.Config(_application(operator), host="", port=given.port, log_level="warning",
+                       lifespan="off")
+    )  # fmt: skip
+    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+    health = asyncio.create_task(server._serve())
+    work = asyncio.create_task(operator.run())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, work.cancel)
+    try:
+        with contextlib.suppress(asyncio.CancelledError):
+            await work
+    finally:
+        server.should_exit = True
+        await health
+        await client.close()

@@ -1,0 +1,157 @@
+"""The status of policies: what the object itself says, and what the nodes make of it."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+
+from cluster_operator.events import Events
+from kube_store.kube_client import (
+    CONNECTION_ERRORS,
+    MERGE_PATCH,
+    KubeClient,
+    KubeError,
+    resource_path,
+)
+from kube_store.resource import ResourceKey
+from kube_store.store import Change, ChangeType, Store
+from policy_engine.kinds import API_VERSIONS, CLUSTERWIDE, KINDS
+from policy_engine.parse import parse_policy
+from policy_engine.rules import PolicyRef
+
+log = structlog.get_logger(__name__)
+
+REPORT = "SidegatePolicyReport"
+POLICIES = tuple(kind for kind in KINDS if kind != "NetworkPolicy")  # that one has no status
+_PAUSE_SECONDS = 0.2
+_RETRY_SECONDS = 2.0
+
+
+class PolicyStatus:
+    """A change of a policy or of a node's report writes the status of what it concerns, if it is
+    another then."""
+
+    def __init__(self, client: KubeClient, store: Store, events: Events) -> None:
+        self._client, self._store, self._events = client, store, events
+        self._said: dict[str, dict[str, Any]] = {}  # node -> its report's policies
+        self._nodes: dict[str, dict[str, Any]] = {}  # policy -> node -> what it says
+        self._dirty: set[str] = set()
+        self._keys: dict[str, ResourceKey] = {}
+        self._told: dict[str, tuple[Any, ...]] = {}  # of which version an Event has told
+        self._news = asyncio.Event()
+        store.subscribe(self._take)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        self._dirty |= self._keys.keys()
+        while True:
+            while self._dirty:
+                ref = self._dirty.pop()
+                key = self._keys.get(ref)
+                resource = self._store.get(key) if key else None
+                if resource is None:
+                    continue
+                try:
+                    await self._write(ref, resource.manifest)
+                except (KubeError, *CONNECTION_ERRORS) as error:
+                    if getattr(error, "status", 0) == 404:
+                        continue
+                    log.warning("a status was not written", policy=ref, error=str(error))
+                    self._dirty.add(ref)
+                    await asyncio.sleep(_RETRY_SECONDS)
+            await self._news.wait()
+            self._news.clear()
+            await asyncio.sleep(_PAUSE_SECONDS)  # several nodes report one change
+
+    def _take(self, changes: list[Change]) -> None:
+        for change in changes:
+            key, manifest = change.resource.key, change.resource.manifest
+            gone = change.type is ChangeType.DELETED
+            if key.kind == REPORT:
+                self._take_report(key.name, {} if gone else manifest.get("policies") or {})
+            elif key.kind in POLICIES:
+                ref = _ref(key)
+                self._dirty.add(ref)
+                if gone:
+                    self._keys.pop(ref, None)
+                    self._told.pop(ref, None)
+                else:
+                    self._keys[ref] = key
+        self._news.set()
+
+    def _take_report(self, node: str, policies: dict[str, Any]) -> None:
+        before = self._said.get(node, {})
+        for ref in before.keys() | policies.keys():
+            if before.get(ref) == policies.get(ref):
+                continue
+            self._dirty.add(ref)
+            nodes = self._nodes.setdefault(ref, {})
+            if ref in policies:
+                nodes[node] = policies[ref]
+            else:
+                nodes.pop(node, None)
+        self._said[node] = policies
+
+    async def _write(self, ref: str, manifest: dict[str, Any]) -> None:
+        conditions, invalid = self._conditions(ref, manifest)
+        metadata = manifest["metadata"]
+        version = (metadata.get("uid"), metadata.get("generation"))
+        if invalid and self._told.get(ref) != version:
+            self._told[ref] = version
+            await self._events.say(manifest, "Warning", "Invalid", invalid)
+        held = (manifest.get("status") or {}).get("conditions") or []
+        if [_said(c) for c in held] == [_said(c) for c in conditions]:
+            return
+        since = {(c.get("type"), c.get("status")): c.get("lastTransitionTime") for c in held}
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        for condition in conditions:
+            known = since.get((condition["type"], condition["status"]))
+            condition["lastTransitionTime"] = known or now
+        plural = manifest["kind"].lower()[:-1] + "ies"
+        path = resource_path(API_VERSIONS[manifest["kind"]], plural,
+                             metadata.get("namespace", ""), metadata["name"])  # fmt: skip
+        patch = {"status": {"conditions": conditions}}
+        await self._client.request("PATCH", f"{path}/status", None, patch, MERGE_PATCH)
+
+    def _conditions(self, ref: str, manifest: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
+        """Valid and Enforced, and what is wrong, if anything is."""
+        generation = manifest["metadata"].get("generation", 0)
+        # Regular expressions are the module's matter, so of those the agents' reports tell.
+        _, errors = parse_policy(manifest, lambda _: None)
+        nodes = self._nodes.get(ref, {})
+        reported = (said.get("message", "") for said in nodes.values()
+                    if not said.get("valid") and said.get("generation") == generation)  # fmt: skip
+        wrong = "; ".join(map(str, errors)) or next(reported, "")
+        current = [n for n, said in nodes.items()
+                   if said.get("enforced") and said.get("generation") == generation]  # fmt: skip
+        waiting = sorted(nodes.keys() - set(current))
+        message = f"{len(current)}/{len(nodes)} nodes"
+        if waiting and not wrong:
+            message += f"; not yet on {', '.join(waiting[:5])}"
+        made = [
+            ("Valid", not wrong, "Invalid" if wrong else "Parsed", wrong),
+            ("Enforced", not waiting and not wrong,
+             "Invalid" if wrong else "Waiting" if waiting else "Enforced", message),
+        ]  # fmt: skip
+        return [
+            {
+                "type": kind,
+                "status": "True" if holds else "False",
+                "reason": reason,
+                "message": text,
+                "observedGeneration": generation,
+            }
+            for kind, holds, reason, text in made
+        ], wrong
+
+
+def _ref(key: ResourceKey) -> str:
+    short = KINDS[key.kind]
+    return str(PolicyRef(short, "" if short in CLUSTERWIDE else key.namespace, key.name))
+
+
+def _said(condition: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in condition.items() if name != "lastTransitionTime"}
