@@ -22,9 +22,9 @@ _PORTS = 1 << PORT_BITS
 def entries_of(
     ingress: DirectionPolicy, egress: DirectionPolicy
 ) -> Mapping[PolicyKey, PolicyEntry]:
-    """The union of both directions. Two rules on one key merge: DENY, then ALLOW, then REDIRECT.
+    """The union of both directions. Rules on one key merge: DENY, then ALLOW, then REDIRECT.
 
-    Two L7 protocols on one key cannot both be right, so nothing passes there: DENY.
+    Two L7 protocols on one key cannot both be right: a REDIRECT to no parser.
     """
     made: dict[PolicyKey, PolicyEntry] = {}
     for direction, policy in ((Direction.INGRESS, ingress), (Direction.EGRESS, egress)):
@@ -76,8 +76,7 @@ def ports_text(port: int, bits: int) -> str:
 def _merge(one: PolicyEntry, other: PolicyEntry) -> PolicyEntry:
     origins = one.origins + tuple(o for o in other.origins if o not in one.origins)
     if one.action is other.action:
-        if one.parser is not other.parser:
-            return PolicyEntry(Action.DENY, None, origins)
-        return PolicyEntry(one.action, one.parser, origins)
+        parser = one.parser if one.parser is other.parser else None
+        return PolicyEntry(one.action, parser, origins)
     winner = min(one, other, key=lambda entry: entry.action)
     return PolicyEntry(winner.action, winner.parser, origins)

@@ -128,7 +128,11 @@ class PolicyKey:
 
 @dataclass(frozen=True, slots=True)
 class PolicyEntry:
-    """``origins`` name the rules that made the entry, for flows and for ``policy trace``."""
+    """``origins`` name the rules that made the entry, for flows and for ``policy trace``.
+
+    A REDIRECT without ``parser`` is one to two L7 protocols: nothing passes unless an ALLOW matches
+    as well.
+    """
 
     action: Action
     parser: Parser | None = None

@@ -54,6 +54,7 @@ def decide(
     action = min(entry.action for entry in found)
     chosen = [entry for entry in found if entry.action is action]
     origins = tuple(dict.fromkeys(origin for entry in chosen for origin in entry.origins))
-    if len({entry.parser for entry in chosen}) > 1:  # two L7 protocols cannot both be right
-        return Decision(Action.DENY, None, origins)
-    return Decision(action, chosen[0].parser, origins)
+    parser = chosen[0].parser
+    if action is Action.REDIRECT and (parser is None or any(e.parser != parser for e in chosen)):
+        return Decision(Action.DENY, None, origins)  # two L7 protocols cannot both be right
+    return Decision(action, parser, origins)

@@ -7,7 +7,7 @@ struct judgement {
     __u8 audited;  /* would have been denied */
     __u8 enforced; /* a rule allowed it, not the want of rules */
     __u8 matched;  /* an entry is about it */
-    __u8 conflict; /* redirects to different proxy ports: two L7 protocols */
+    __u8 conflict; /* redirects to different proxy ports, or to none: two L7 protocols */
     __u16 proxy_port;
 };
 
@@ -23,7 +23,7 @@ static __always_inline int look_at(struct policy_key *key, struct judgement *j)
     if (v->action == ACTION_ALLOW) {
         j->action = ACTION_ALLOW;
     } else if (j->action != ACTION_ALLOW) {
-        if (j->action == ACTION_REDIRECT && j->proxy_port != v->proxy_port)
+        if (!v->proxy_port || (j->action == ACTION_REDIRECT && j->proxy_port != v->proxy_port))
             j->conflict = 1;
         j->action = ACTION_REDIRECT;
         j->proxy_port = v->proxy_port;

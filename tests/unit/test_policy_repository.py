@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import permutations
 from typing import Any
 
 import pytest
@@ -111,6 +112,19 @@ def test_two_protocols_on_one_port_let_nothing_pass(whom: dict[str, Any]) -> Non
     add(made, "p", ingress=[{"toPorts": [HTTP80]}, {**whom, "toPorts": [kafka]}])
     assert verdict(made, CLIENT) == "deny"
     assert verdict(made, OTHER) == ("http" if whom else "deny")
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+@pytest.mark.parametrize("whom", [{}, {"fromEndpoints": peer("client")}])
+def test_what_one_rule_allows_two_protocols_do_not_take_away(
+    order: tuple[int, ...], whom: dict[str, Any]
+) -> None:
+    made = repository()
+    kafka = {"ports": [TCP80], "rules": {"kafka": [{"role": "produce"}]}}
+    rules = [{"toPorts": [HTTP80]}, {"toPorts": [kafka]}, {**whom, "toPorts": [{"ports": [TCP80]}]}]
+    add(made, "p", ingress=[rules[number] for number in order])
+    assert verdict(made, CLIENT) == "allow"
+    assert verdict(made, OTHER) == ("deny" if whom else "allow")
 
 
 @pytest.mark.parametrize(
