@@ -18,7 +18,7 @@ from policy_engine.trace import decide
 PODS = {256: ("default", "server"), 257: ("default", "client"), 258: ("far", "client")}
 NAMED = {256: {"web": {(80, "TCP")}}, 257: {"web": {(81, "TCP"), (80, "UDP")}}, 258: {}}
 INNER, OUTER = "10.1.0.0/16", "10.0.0.0/8"
-BACKENDS = {"web": {257}, "outside": {INNER}}
+BACKENDS: dict[str, set[int | str]] = {"web": {257}, "outside": {INNER}}
 L7 = {"http": {"http": [{"path": "/a"}]}, "kafka": {"kafka": [{"role": "produce"}]}}
 PROTOCOLS = ("TCP", "UDP", "SCTP")
 RESERVED = (1, 2, 7)  # host, world, kube-apiserver
@@ -116,7 +116,7 @@ def is_peer(kind: str, item: Any, who: int | str) -> bool:
         namespace, app = PODS.get(who, ("", ""))  # type: ignore[arg-type]
         labels = item["matchLabels"]
         wanted = labels.get("k8s:io.kubernetes.pod.namespace", "default")
-        return app == labels["app"] and namespace == wanted
+        return bool(app == labels["app"] and namespace == wanted)
     if kind == "Entities":
         world = isinstance(who, str) or who == 2
         is_ipv4 = isinstance(who, str) and ":" not in who
