@@ -265,6 +265,9 @@ def ranged(first: int, last: int, deny: bool = False) -> PortRule:
     return PortRule("t", frozenset({A}), Protocol.TCP, first, last, deny)
 
 
+BOTH_ON_8080 = tuple(replace(ranged(8080, 0), parser=parser) for parser in Parser)
+
+
 @pytest.mark.parametrize(
     ("policy", "allowed"),
     [
@@ -275,6 +278,9 @@ def ranged(first: int, last: int, deny: bool = False) -> PortRule:
         (DirectionPolicy(True, False, (ranged(8081, 8081, True),), True), [True, False, True]),
         (DirectionPolicy(True, False, (), True), [True, True, True]),
         (DirectionPolicy(True, False, (ranged(1, 8079), ranged(8083, 65535))), [False] * 3),
+        (DirectionPolicy(True, False, (*BOTH_ON_8080, ranged(8081, 8082))), [False, True, True]),
+        (DirectionPolicy(True, False, (*BOTH_ON_8080, ranged(8000, 9000))), [True, True, True]),
+        (DirectionPolicy(True, False, BOTH_ON_8080, True), [False, True, True]),
     ],
 )  # fmt: skip
 def test_ranges_and_default_allow(rig: Rig, policy: DirectionPolicy, allowed: list[bool]) -> None:
