@@ -158,28 +158,39 @@ class PodRunner:
 
     async def _probe(self, pod: RunningPod, each: Container) -> None:
         """Readiness as its probe says; a container that fails its liveness probe is ended."""
-        state = pod.states[each.name]
-        failures = 0
-        probes = {
-            kind: each.probes[kind] for kind in ("readiness", "liveness") if kind in each.probes
-        }
-        period = min((float(p.get("periodSeconds", 10)) for p in probes.values()), default=0)
-        while probes:
-            await asyncio.sleep(period if state.ready else min(period, 0.3))
-            if not state.pid or state.exit_code is not None:
-                continue
-            if "readiness" in probes:
-                ready = await passes(pod.place, pod.addresses, each, state.pid, probes["readiness"])
+        await asyncio.gather(self._probe_readiness(pod, each), self._probe_liveness(pod, each))
+
+    async def _probe_readiness(self, pod: RunningPod, each: Container) -> None:
+        state, probe = pod.states[each.name], each.probes.get("readiness")
+        while probe:
+            # A sandbox starts many pods to throw them away: nobody waits for a period to pass.
+            await asyncio.sleep(_period(probe) if state.ready else min(_period(probe), 0.3))
+            if state.pid and state.exit_code is None:
+                ready = await passes(pod.place, pod.addresses, each, state.pid, probe)
                 if ready != state.ready:
                     state.ready = ready
                     self._report(pod)
-            if "liveness" in probes and state.started + 5 < time.time():
-                alive = await passes(pod.place, pod.addresses, each, state.pid, probes["liveness"])
-                failures = 0 if alive else failures + 1
-                if failures >= int(probes["liveness"].get("failureThreshold", 3)):
-                    log.info("liveness probe failed", pod=pod.spec.name, container=each.name)
-                    failures = 0
-                    await asyncio.to_thread(_end_sessions, [state.pid], _MOST_GRACE)
+
+    async def _probe_liveness(self, pod: RunningPod, each: Container) -> None:
+        state, probe, startup = (
+            pod.states[each.name],
+            *map(each.probes.get, ("liveness", "startup")),
+        )
+        failures, alive_pid = 0, 0
+        while probe:
+            await asyncio.sleep(_period(probe))
+            if not state.pid or state.exit_code is not None:
+                continue
+            if startup and alive_pid != state.pid:  # no liveness before it has started once
+                started = await passes(pod.place, pod.addresses, each, state.pid, startup)
+                alive_pid = state.pid if started else 0
+                continue
+            alive = await passes(pod.place, pod.addresses, each, state.pid, probe)
+            failures = 0 if alive else failures + 1
+            if failures >= int(probe.get("failureThreshold", 3)):
+                log.info("liveness probe failed", pod=pod.spec.name, container=each.name)
+                failures = 0
+                await asyncio.to_thread(_end_sessions, [state.pid], _MOST_GRACE)
 
     def _report(self, pod: RunningPod) -> None:
         """Also for ``sidegate sandbox exec`` and the streaming server, which read this file."""
@@ -198,6 +209,10 @@ class PodRunner:
             fresh.write_text(json.dumps(state))
             fresh.rename(path)
         self._changed(pod)
+
+
+def _period(probe: Mapping[str, Any]) -> float:
+    return float(probe.get("periodSeconds", 10))
 
 
 def _end_sessions(pids: list[int], grace: float) -> None:
