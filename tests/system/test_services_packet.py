@@ -153,6 +153,13 @@ def test_one_source_port_to_two_services_with_one_backend(rig: Rig, services: Se
     assert rig.reasons() == {DropReason.NO_BACKEND}
 
 
+def test_a_pod_is_not_its_own_backend(rig: Rig, services: Services) -> None:
+    """While there is another one."""
+    (other,) = table(rig, 4)[frontend()].backends
+    services.replace({frontend(): ServicePort((Backend(rig.a.ipv4, TCP_PORT), other))})
+    assert {ask_service(rig, 4) for _ in range(12)} == {str(rig.a.ipv4)}
+
+
 def test_other_pods_and_addresses_are_not_touched(rig: Rig, services: Services) -> None:
     services.replace(table(rig, 4))
     with connect(rig.a.netns, str(rig.b.ipv4)) as direct:
