@@ -134,6 +134,17 @@ def test_a_connection_outlives_its_backend_and_its_service(rig: Rig, services: S
             assert ask(connection) == str(rig.a.ipv4)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_errors_about_a_datagram(rig: Rig, services: Services, family: int) -> None:
+    """The kernel of the pod knows its socket by the Service's address."""
+    services.replace(table(rig, family, UDP, 9))
+    with datagrams(rig, family) as client:
+        client.connect((CLUSTER_IPS[family], PORT))
+        client.send(b"x")
+        with pytest.raises(ConnectionRefusedError):
+            client.recv(10)
+
+
 def test_without_backends(rig: Rig, services: Services) -> None:
     services.replace({frontend(): ServicePort()})
     with pytest.raises(TimeoutError):
