@@ -40,7 +40,8 @@ def sidegate(verb: str, *arguments: str) -> None:
 
 
 def rollout() -> None:
-    kubectl(CLUSTER, "-n", NAMESPACE, "rollout", "status", "ds/sidegate-agent", "--timeout=60s")
+    for name in ("ds/sidegate-agent", "deploy/sidegate-operator"):
+        kubectl(CLUSTER, "-n", NAMESPACE, "rollout", "status", name, "--timeout=60s")
 
 
 def get(*arguments: str) -> list[dict[str, Any]]:
