@@ -10,6 +10,7 @@ from pathlib import Path
 _BPF = Path(__file__).parent / "bpf"
 OBJECT = _BPF / "sidegate.bpf.o"
 SOCK_OBJECT = _BPF / "sock.bpf.o"
+SERVICES_PACKET_OBJECT = _BPF / "services_packet.bpf.o"
 
 
 def build(target: Path) -> None:
@@ -36,7 +37,7 @@ def build(target: Path) -> None:
 
 if __name__ == "__main__":
     try:
-        for each in (OBJECT, SOCK_OBJECT):
+        for each in (OBJECT, SOCK_OBJECT, SERVICES_PACKET_OBJECT):
             build(each)
     except subprocess.CalledProcessError as error:
         sys.exit(error.returncode)

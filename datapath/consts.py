@@ -49,6 +49,7 @@ class DropReason(enum.IntEnum):
     NO_IPCACHE = 10
     CONNTRACK_FULL = 11
     HAIRPIN = 12
+    NO_BACKEND = 13
 
     @property
     def text(self) -> str:

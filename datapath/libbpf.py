@@ -19,9 +19,13 @@ _SYS_BPF = {"x86_64": 321, "aarch64": 280}[platform.machine()]
 _MAP_LOOKUP_ELEM, _MAP_UPDATE_ELEM, _MAP_DELETE_ELEM, _MAP_GET_NEXT_KEY = 1, 2, 3, 4
 _OBJ_PIN, _OBJ_GET = 6, 7
 _OBJ_GET_INFO_BY_FD = 15
+_MAP_LOOKUP_BATCH = 24
 _LINK_CREATE, _LINK_UPDATE = 28, 29
+_HASH, _LRU_HASH = 1, 9  # their batches are told apart by bucket
+_BATCH = 4096
 
 TCX_INGRESS, TCX_EGRESS = 46, 47
+TCX_FIRST, TCX_LAST = 8, 16  # BPF_F_BEFORE, BPF_F_AFTER, relative to none
 CGROUP_HOOKS = {
     "connect4": 10,
     "connect6": 11,
@@ -42,7 +46,10 @@ class BpfError(OSError):
 
 def _bpf(command: int, attributes: bytes, what: str) -> int:
     """The call, with the 128 bytes of ``union bpf_attr`` that every command here fits in."""
-    buffer = ctypes.create_string_buffer(attributes, 128)
+    return _call(command, ctypes.create_string_buffer(attributes, 128), what)
+
+
+def _call(command: int, buffer: ctypes.Array[ctypes.c_char], what: str) -> int:
     result: int = _libc.syscall(_SYS_BPF, command, buffer, 128)
     if result < 0:
         number = ctypes.get_errno()
@@ -69,9 +76,11 @@ def get_pinned(path: Path) -> int:
     return fd
 
 
-def create_link(program: int, target: int, hook: int) -> int:
+def create_link(program: int, target: int, hook: int, flags: int = 0) -> int:
     """``target`` is an interface's index for TCX, a directory's descriptor for a cgroup."""
-    return _bpf(_LINK_CREATE, struct.pack("<IIII", program, target, hook, 0), f"attach to {target}")
+    return _bpf(
+        _LINK_CREATE, struct.pack("<IIII", program, target, hook, flags), f"attach to {target}"
+    )
 
 
 def update_link(link: int, program: int) -> None:
@@ -137,6 +146,38 @@ class Map:
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """All entries; one that goes meanwhile may be missed or end the walk early."""
+        yield from self._batches() if self.kind in {_HASH, _LRU_HASH} else self._one_by_one()
+
+    def _batches(self) -> Iterator[tuple[bytes, bytes]]:
+        """Thousands of entries a call: an agent's start reads whole maps."""
+        keys = ctypes.create_string_buffer(_BATCH * self.key_size)
+        values = ctypes.create_string_buffer(_BATCH * self.value_size)
+        place = ctypes.create_string_buffer(8)
+        begins, ended = 0, False
+        while not ended:
+            buffer = ctypes.create_string_buffer(
+                struct.pack(
+                    "<QQQQIIQQ", begins, ctypes.addressof(place), ctypes.addressof(keys),
+                    ctypes.addressof(values), _BATCH, self.fd, 0, 0,
+                ),
+                128,
+            )  # fmt: skip
+            try:
+                _call(_MAP_LOOKUP_BATCH, buffer, f"map {self.name}")
+            except BpfError as error:
+                if error.errno != errno.ENOENT:
+                    raise
+                ended = True
+            begins = ctypes.addressof(place)
+            (count,) = struct.unpack_from("<I", buffer.raw, 32)
+            raw_keys, raw_values = keys.raw, values.raw
+            for i in range(count):
+                yield (
+                    raw_keys[i * self.key_size : (i + 1) * self.key_size],
+                    raw_values[i * self.value_size : (i + 1) * self.value_size],
+                )
+
+    def _one_by_one(self) -> Iterator[tuple[bytes, bytes]]:
         following = ctypes.create_string_buffer(max(self.key_size, 1))
         previous: bytes | None = None
         for _ in range(2 * self.max_entries):

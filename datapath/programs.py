@@ -16,6 +16,7 @@ from datapath.libbpf import BpfError, Map
 log = structlog.get_logger(__name__)
 
 _HOOKS = {"ingress": libbpf.TCX_INGRESS, "egress": libbpf.TCX_EGRESS}
+_OUTER = {"ingress": libbpf.TCX_FIRST, "egress": libbpf.TCX_LAST}
 
 
 class Programs:
@@ -37,6 +38,15 @@ class Programs:
         """Attach, or replace the program of the link that an earlier agent pinned."""
         self._link(program, self._links / f"{ifindex}-{hook}", ifindex, _HOOKS[hook])
 
+    def attach_outer(self, program: str, ifindex: int, hook: str) -> None:
+        """As :meth:`attach`, beside what is there: the first at ingress, the last at egress."""
+        path = self._links / f"{ifindex}-{hook}-outer"
+        self._link(program, path, ifindex, _HOOKS[hook], _OUTER[hook])
+
+    def detach_outer(self, ifindex: int) -> None:
+        for hook in _HOOKS:
+            (self._links / f"{ifindex}-{hook}-outer").unlink(missing_ok=True)
+
     def attach_cgroup(self, program: str, cgroup: Path, hook: str) -> None:
         """As :meth:`attach`, to a cgroup v2 directory and all below it."""
         self._cgroup_links.mkdir(exist_ok=True)
@@ -47,7 +57,7 @@ class Programs:
         finally:
             os.close(fd)
 
-    def _link(self, program: str, path: Path, target: int, hook: int) -> None:
+    def _link(self, program: str, path: Path, target: int, hook: int, flags: int = 0) -> None:
         fd = self._programs[program]
         try:
             link = libbpf.get_pinned(path)
@@ -65,15 +75,15 @@ class Programs:
                 return
             finally:
                 os.close(link)
-        link = libbpf.create_link(fd, target, hook)
+        link = libbpf.create_link(fd, target, hook, flags)
         try:
             libbpf.pin(link, path)
         finally:
             os.close(link)
 
     def detach(self, ifindex: int) -> None:
-        for hook in _HOOKS:
-            (self._links / f"{ifindex}-{hook}").unlink(missing_ok=True)
+        for path in self._links.glob(f"{ifindex}-*"):
+            path.unlink()
 
     def detach_cgroups(self, keep: Path | None = None) -> None:
         """From every cgroup but ``keep``."""
@@ -125,10 +135,10 @@ class Programs:
         except BpfError as error:
             if not pinned:
                 raise
+            maps, programs = libbpf.load_object(object_file, {})
             log.warning("pinned maps are of another version, replacing them", error=str(error))
             for name in pinned:
                 (self._directory / name).unlink()
-            maps, programs = libbpf.load_object(object_file, {})
         finally:
             for fd in pinned.values():
                 os.close(fd)

@@ -7,7 +7,7 @@ slots are written under a revision that nobody reads yet, then the frontend's va
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
@@ -28,6 +28,7 @@ from datapath.service_model import Backend, Frontend, ServicePort
 from policy_engine.model import Protocol
 
 _REVISIONS = 1 << 32
+_Entries = Iterable[tuple[bytes, bytes]]
 
 
 @dataclass(slots=True)
@@ -45,9 +46,10 @@ class ServiceMap:
         self._slots = maps["service_backends"]
         self._members = maps["service_members"]
         self._flows = maps["service_flows"]
-        self._written = self._read()
+        slots, members = list(self._slots.items()), list(self._members.items())
+        self._written = self._read(slots, members)
         self._next_id = 1 + max((each.value.id for each in self._written.values()), default=0)
-        self._sweep()
+        self._sweep(slots, members)
 
     @property
     def frontends(self) -> set[Frontend]:
@@ -55,7 +57,8 @@ class ServiceMap:
 
     def table(self) -> dict[Frontend, ServicePort]:
         """As it is in the kernel now."""
-        return {frontend: written.entry for frontend, written in self._read().items()}
+        found = self._read(self._slots.items(), self._members.items())
+        return {frontend: written.entry for frontend, written in found.items()}
 
     def set(self, frontend: Frontend, entry: ServicePort) -> bool:
         """Whether a backend of datagram flows went. Raises BpfError where a map is full; what the
@@ -107,13 +110,13 @@ class ServiceMap:
         written = self._written.get(frontend_of(flow))
         return written is None or peer not in written.members
 
-    def _read(self) -> dict[Frontend, _Written]:
+    def _read(self, raw_slots: _Entries, raw_members: _Entries) -> dict[Frontend, _Written]:
         slots: dict[tuple[int, int], dict[int, Backend]] = defaultdict(dict)
-        for key, raw in self._slots.items():
+        for key, raw in raw_slots:
             service_id, revision, slot = slot_fields(key)
             slots[service_id, revision][slot] = backend_of(raw)
         members: dict[int, dict[Backend, MemberState]] = defaultdict(dict)
-        for key, raw in self._members.items():
+        for key, raw in raw_members:
             service_id, backend = member_fields(key)
             members[service_id][backend] = MemberState(int.from_bytes(raw, "little"))
         found = {}
@@ -127,15 +130,15 @@ class ServiceMap:
             found[frontend_of(key)] = _Written(value, entry, states)
         return found
 
-    def _sweep(self) -> None:
+    def _sweep(self, slots: _Entries, members: _Entries) -> None:
         """Away with what a killed agent wrote and no frontend names."""
         counts = {(w.value.id, w.value.revision): w.value.count for w in self._written.values()}
         ids = {service_id for service_id, _ in counts}
-        for key, _ in list(self._slots.items()):
+        for key, _ in slots:
             service_id, revision, slot = slot_fields(key)
             if slot >= counts.get((service_id, revision), 0):
                 self._slots.delete(key)
-        for key, _ in list(self._members.items()):
+        for key, _ in members:
             if member_fields(key)[0] not in ids:
                 self._members.delete(key)
 

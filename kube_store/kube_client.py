@@ -6,10 +6,12 @@ uses its configuration, authentication (tokens are renewed) and TLS, and none of
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import aiohttp
 import msgspec
@@ -23,6 +25,10 @@ APPLY_PATCH = "application/apply-patch+yaml"
 # What a request may raise besides KubeError: the connection, not the answer.
 CONNECTION_ERRORS = (aiohttp.ClientError, TimeoutError, OSError)
 
+_OPEN_SECONDS = 30.0
+# A server that is gone without a word (its machine, a link) is noticed after 30 s.
+_KEEP_ALIVE = {socket.TCP_KEEPIDLE: 15, socket.TCP_KEEPINTVL: 5, socket.TCP_KEEPCNT: 3}
+
 
 class KubeError(RuntimeError):
     """The API server refused. ``status`` is the HTTP code; ``retry_after`` in seconds, 0 if the
@@ -31,6 +37,16 @@ class KubeError(RuntimeError):
     def __init__(self, status: int, message: str, reason: str = "", retry_after: float = 0) -> None:
         super().__init__(message)
         self.status, self.reason, self.retry_after = status, reason, retry_after
+
+
+class WatchEvent(msgspec.Struct):
+    """``type`` is ADDED, MODIFIED, DELETED, BOOKMARK or ERROR (its ``object`` is a Status)."""
+
+    type: Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"]
+    object: dict[str, Any]
+
+
+_EVENT = msgspec.json.Decoder(WatchEvent)
 
 
 def resource_path(group_version: str, plural: str, namespace: str = "", name: str = "") -> str:
@@ -71,27 +87,23 @@ class KubeClient:
         except msgspec.DecodeError as error:
             raise aiohttp.ClientPayloadError(f"{method} {path}: {error}") from None
 
+    @contextlib.asynccontextmanager
     async def watch(
         self, path: str, query: Mapping[str, str], accept: str, seconds: float
-    ) -> AsyncIterator[tuple[list[Any], int]]:
-        """Batches of watch events as they come in together, each with its bytes.
-
-        Ends when the server ends it; ``seconds`` without a word is a timeout.
+    ) -> AsyncIterator[AsyncIterator[tuple[list[WatchEvent], int]]]:
+        """Entered once the server has accepted: batches of events as they come in together, each
+        with its bytes. Ends when the server ends it; ``seconds`` without a word is a timeout.
         """
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=seconds)
-        answer = await self._send("GET", path, query, None, JSON, accept, timeout)
+        async with asyncio.timeout(_OPEN_SECONDS):
+            answer = await self._send("GET", path, query, None, JSON, accept, timeout)
         response: aiohttp.ClientResponse = answer.response
         try:
             if response.status >= 400:
-                raise _refusal(response, await response.read())
-            rest = b""
-            async for chunk in response.content.iter_any():
-                *lines, rest = (rest + chunk).split(b"\n")
-                if lines:
-                    try:
-                        yield [msgspec.json.decode(x) for x in lines if x], sum(map(len, lines))
-                    except msgspec.DecodeError as error:
-                        raise aiohttp.ClientPayloadError(f"watch {path}: {error}") from None
+                async with asyncio.timeout(_OPEN_SECONDS):
+                    raise _refusal(response, await response.read())
+            _keep_alive(response)
+            yield _batches(response)
         finally:
             response.close()
 
@@ -114,11 +126,14 @@ class KubeClient:
         self, method: str, path: str, query: Mapping[str, str] | None, body: Any,
         content_type: str, accept: str, timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109
     ) -> Any:  # fmt: skip
-        serialized = await self._api.param_serialize(
-            method, path, query_params=list((query or {}).items()), body=body,
-            header_params={"Accept": accept, "Content-Type": content_type},
-            auth_settings=["BearerToken"],
-        )  # fmt: skip
+        try:
+            serialized = await self._api.param_serialize(
+                method, path, query_params=list((query or {}).items()), body=body,
+                header_params={"Accept": accept, "Content-Type": content_type},
+                auth_settings=["BearerToken"],
+            )  # fmt: skip
+        except config.ConfigException as error:  # a token file that is being replaced
+            raise PermissionError(f"no credentials: {error}") from None
         return await self._api.call_api(*serialized, _request_timeout=timeout)
 
 
@@ -131,6 +146,28 @@ async def connect(kubeconfig: Path | None) -> KubeClient:
     else:
         loader.load_incluster_config(client_configuration=configuration)
     return KubeClient(ApiClient(configuration))
+
+
+async def _batches(
+    response: aiohttp.ClientResponse,
+) -> AsyncIterator[tuple[list[WatchEvent], int]]:
+    rest = b""
+    async for chunk in response.content.iter_any():
+        *lines, rest = (rest + chunk).split(b"\n")
+        if lines:
+            try:
+                yield [_EVENT.decode(line) for line in lines if line], sum(map(len, lines))
+            except msgspec.DecodeError as error:
+                raise aiohttp.ClientPayloadError(f"watch {response.url.path}: {error}") from None
+
+
+def _keep_alive(response: aiohttp.ClientResponse) -> None:
+    connection = response.connection
+    if connection and connection.transport:
+        raw = connection.transport.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _KEEP_ALIVE.items():
+            raw.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _refusal(response: aiohttp.ClientResponse, raw: bytes) -> KubeError:

@@ -15,6 +15,11 @@ CLUSTER_SCOPED = frozenset(
         "SidegateClusterwideNetworkPolicy",
         "SidegateIdentity",
         "SidegateEndpointSlice",
+        "SidegatePolicyReport",
+        "CustomResourceDefinition",
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "PriorityClass",
     }
 )
 

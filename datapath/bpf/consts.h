@@ -47,7 +47,8 @@ enum drop_reason {
     DROP_NO_IPCACHE = 10,      /* the ipcache lacks its default entry */
     DROP_CONNTRACK_FULL = 11,  /* the connection could not be remembered */
     DROP_HAIRPIN = 12,         /* no hairpin device */
-    DROP_REASONS = 13,
+    DROP_NO_BACKEND = 13,      /* the Service has none that this flow could have */
+    DROP_REASONS = 14,
 };
 
 #define COUNTER_SLOTS 64 /* verdict * 16 + reason for drops; direction in the high bit */

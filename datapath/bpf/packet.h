@@ -270,3 +270,11 @@ static __always_inline int parse_packet(struct __sk_buff *skb, struct packet *p)
     p->reason = DROP_NONE;
     return PARSED;
 }
+
+static __always_inline bool is_own_source(const struct packet *p, const struct endpoint *ep)
+{
+    if (p->family == 4)
+        return ep->ipv4 && p->source.w[3] == ep->ipv4;
+    return (ep->ipv6.d[0] || ep->ipv6.d[1]) && p->source.d[0] == ep->ipv6.d[0] &&
+           p->source.d[1] == ep->ipv6.d[1];
+}

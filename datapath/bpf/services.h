@@ -38,11 +38,12 @@ struct member_key {
 #define MEMBER_READY 1
 #define MEMBER_DRAINING 2 /* keeps its datagram flows, gets nothing new */
 
-#define AFFINITY_SOCKET 1 /* datagrams of an unconnected socket */
-#define AFFINITY_CLIENT 2 /* all of a pod's connections */
+#define AFFINITY_SOCKET 1   /* datagrams of an unconnected socket */
+#define AFFINITY_CLIENT 2   /* all of a pod's connections */
+#define AFFINITY_ENDPOINT 3 /* the same of a pod that is served by packet */
 
 struct affinity_key {
-    __u64 client; /* cookie of the socket or of the network namespace */
+    __u64 client; /* cookie of the socket or of the network namespace; endpoint's id */
     __u32 service;
     __u32 kind;
 };
@@ -50,17 +51,6 @@ struct affinity_key {
 struct affinity {
     struct l4_addr backend;
     __u64 last_used; /* ktime, ns */
-};
-
-struct flow_key {
-    __u64 socket; /* cookie */
-    struct l4_addr backend;
-};
-
-struct peer {
-    __u64 socket; /* cookie; 0 while it is written */
-    struct l4_addr frontend;
-    struct l4_addr backend;
 };
 
 enum service_counter {
@@ -100,35 +90,6 @@ struct {
     __uint(max_entries, 65536);
 } service_affinity SEC(".maps");
 
-/* Datagrams back: which frontend a socket's backend stands for. */
-struct {
-    __uint(type, BPF_MAP_TYPE_LRU_HASH);
-    __type(key, struct flow_key);
-    __type(value, struct l4_addr);
-    __uint(max_entries, 131072);
-} service_flows SEC(".maps");
-
-/*
- * The same of connected TCP sockets, for getpeername: by cookie modulo the size, so that the newest
- * connections are known. An LRU hash here costs 1 % of a connection, socket storage 4 %.
- */
-#define SERVICE_PEERS 131072
-struct {
-    __uint(type, BPF_MAP_TYPE_ARRAY);
-    __type(key, __u32);
-    __type(value, struct peer);
-    __uint(max_entries, SERVICE_PEERS);
-} service_peers SEC(".maps");
-
-/* Network namespaces (cookies) whose sockets are left alone: pods with a sidecar. */
-struct {
-    __uint(type, BPF_MAP_TYPE_HASH);
-    __type(key, __u64);
-    __type(value, __u32);
-    __uint(max_entries, 4096);
-    __uint(map_flags, BPF_F_NO_PREALLOC);
-} service_bypass SEC(".maps");
-
 struct {
     __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
     __type(key, __u32);
@@ -158,7 +119,7 @@ static __always_inline bool stays(const struct affinity_key *key, const struct s
     struct affinity *a = bpf_map_lookup_elem(&service_affinity, key);
     struct member_key member = {.service = key->service};
     __u64 now = bpf_ktime_get_ns();
-    bool client = key->kind == AFFINITY_CLIENT;
+    bool client = key->kind != AFFINITY_SOCKET;
     __u32 *state;
 
     if (!a || (client && now - a->last_used > s->affinity_seconds * AFFINITY_SECOND))

@@ -38,14 +38,6 @@
 
 char _license[] SEC("license") = "GPL";
 
-static __always_inline bool is_own_source(const struct packet *p, const struct endpoint *ep)
-{
-    if (p->family == 4)
-        return ep->ipv4 && p->source.w[3] == ep->ipv4;
-    return (ep->ipv6.d[0] || ep->ipv6.d[1]) && p->source.d[0] == ep->ipv6.d[0] &&
-           p->source.d[1] == ep->ipv6.d[1];
-}
-
 /* A connection that may begin, or go on, without Envoy. */
 static __always_inline int forward(struct packet *p, struct report *r, const struct judgement *j,
                                    struct conn *known, __u32 peer)

@@ -19,6 +19,7 @@
 #include "consts.h"
 #include "structs.h"
 #include "services.h"
+#include "services_sock.h"
 
 #define ALLOW 1
 #define REFUSE 0

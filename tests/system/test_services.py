@@ -10,16 +10,21 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 
 from datapath import namespaces
+from datapath.codec import Endpoint
 from datapath.consts import MARK_FROM_PROXY
+from datapath.facade import Datapath, DatapathConfig
 from datapath.service_codec import l4_addr, slot_key
 from datapath.service_model import Backend, ServicePort
 from datapath.services import Services
-from policy_engine.model import Protocol
+from policy_engine.compile import entries_of
+from policy_engine.model import EndpointPolicy, Protocol
+from tests.system.datapath_rig import OPEN, allow
 from tests.system.netns import inside
 from tests.system.service_rig import (
     CLUSTER_IPS,
@@ -279,13 +284,40 @@ def test_two_nodes_on_one_machine(rig: ServiceRig, tmp_path: Path) -> None:
         other.close()
 
 
+def test_policy_sees_the_backend(rig: ServiceRig) -> None:
+    """With the packet programs of the same directory, which have a policy for pod b."""
+    with inside(rig.node.name):
+        datapath = Datapath(DatapathConfig(rig.bpf_dir))
+    try:
+        for number, pod in ((1, rig.a), (2, rig.b)):
+            with inside(rig.node.name):
+                datapath.attach_endpoint(
+                    Endpoint(number, 300 + number, pod.ifindex, pod.ipv4, pod.ipv6)
+                )
+            datapath.upsert_ipcache(ip_network(pod.ipv4), 300 + number, number)
+            datapath.sync_policy(number, EndpointPolicy(number, 300 + number, OPEN, OPEN, {}))
+        rig.services.replace(rig.service(rig.b))
+        assert ask_once(rig) == "b"
+        for policy, reached in ((allow(999, port=TARGET_PORT), False), (allow(301), True)):
+            entries = entries_of(policy, OPEN)
+            datapath.sync_policy(2, EndpointPolicy(2, 302, policy, OPEN, entries))
+            with rig.client() as client:
+                client.settimeout(0.5)
+                assert (client.connect_ex((CLUSTER_IPS[4], PORT)) == 0) == reached
+    finally:
+        for interface in (rig.a.ifindex, rig.b.ifindex):
+            datapath._programs.detach(interface)
+
+
 AGENT = """
 import ipaddress, sys, time
 from pathlib import Path
 from datapath.service_model import Backend, Frontend, ServicePort
 from datapath.service_model import Backend, ServicePort
 from datapath.services import Services
-from policy_engine.model import Protocol
+from policy_engine.compile import entries_of
+from policy_engine.model import EndpointPolicy, Protocol
+from tests.system.datapath_rig import OPEN, allow
 services = Services(Path(sys.argv[1]), Path(sys.argv[2]))
 at = Frontend(ipaddress.ip_address(sys.argv[3]), 80, Protocol.TCP)
 services.replace({at: ServicePort((Backend(ipaddress.ip_address(sys.argv[4]), 8080),))})
