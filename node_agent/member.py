@@ -98,7 +98,7 @@ class Member:
 
     def received(self) -> int:
         """Bytes from the API server."""
-        return sum(self._source.received().values())
+        return sum(self._source.received.values())
 
     def apply(self, _: dict[str, Any]) -> str:
         """Raises ValueError: objects are the API server's here."""
