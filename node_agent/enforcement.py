@@ -21,6 +21,8 @@ from node_agent.endpoints import BadEndpoint, EndpointRecord, EndpointTable
 from node_agent.identities import Identities
 from node_agent.membership import Membership
 from node_agent.policies import PolicyObjects
+from node_agent.service_peers import KINDS as SERVICE_KINDS
+from node_agent.service_peers import ServicePeers
 from node_agent.state import read_json, write_json
 from policy_engine.identity import IdentitiesExhausted, Reserved
 from policy_engine.kinds import KINDS
@@ -57,6 +59,7 @@ class Enforcement:
         self.listeners: list[Callable[[int, EndpointRecord | None], None]] = []
         self._identities = identities
         self._membership = Membership(store, self.repository, self.table, identities)
+        self._services = ServicePeers(repository)
         self._datapath = datapath
         self._identities_file = state_dir / "identities.json"
         self._exported: Mapping[str, int] = {}
@@ -153,6 +156,8 @@ class Enforcement:
         for change in changes:
             if change.resource.key.kind in KINDS:
                 affected |= self.policies.take(change)
+            elif change.resource.key.kind in SERVICE_KINDS:
+                affected |= self._services.take(change)
             else:
                 affected |= self._membership.take(change)
         return affected

@@ -14,10 +14,16 @@ from policy_engine.errors import Errors, FieldError
 from policy_engine.kinds import API_VERSIONS, CLUSTERWIDE, KINDS
 from policy_engine.model import Direction
 from policy_engine.parse_ports import parse_ports
-from policy_engine.parse_selectors import parse_cidr_set, parse_labels, parse_prefix
+from policy_engine.parse_selectors import (
+    parse_cidr_set,
+    parse_labels,
+    parse_prefix,
+    parse_service,
+)
 from policy_engine.rules import Policy, PolicyRef, Rule, Spec
 from policy_engine.selector import (
     ENTITIES,
+    FAMILIES,
     CIDRSelector,
     EntitySelector,
     LabelSelector,
@@ -32,13 +38,16 @@ _PEER_REFUSED = {
     "from": ("fromRequires", "fromGroups", "fromNodes", "icmps", "authentication"),
     "to": (
         "toRequires",
-        "toServices",
         "toFQDNs",
         "toGroups",
         "toNodes",
         "icmps",
         "authentication",
     ),
+}
+_PEER_FIELDS = {
+    "from": ("fromEndpoints", "fromEntities", "fromCIDR", "fromCIDRSet"),
+    "to": ("toEndpoints", "toEntities", "toCIDR", "toCIDRSet", "toServices"),
 }
 _SECTIONS = ("ingress", "egress", "ingressDeny", "egressDeny")
 
@@ -131,7 +140,7 @@ def _rules(
         return None
     rules = []
     denies = direction.endswith("Deny")
-    names = (f"{side}Endpoints", f"{side}Entities", f"{side}CIDR", f"{side}CIDRSet")
+    names = _PEER_FIELDS[side]
     for item_path, item in errors.items(spec[direction], f"{path}.{direction}"):
         rule = errors.fields(item, item_path, (*names, "toPorts"), _PEER_REFUSED[side])
         peers = _peers(rule, names, item_path, namespace, errors)
@@ -153,7 +162,7 @@ def _peers(
     """None where no peer field is given, or where one of them is the entity ``all``."""
     if not any(name in rule for name in names):
         return None
-    endpoints, entities, cidrs, cidr_sets = names
+    endpoints, entities, *others = names
     peers: list[Selector] = []
     everyone = False
     for at, item in errors.items(rule.get(endpoints, []), f"{path}.{endpoints}"):
@@ -162,14 +171,19 @@ def _peers(
     for at, item in errors.items(rule.get(entities, []), f"{path}.{entities}"):
         if item == "all":
             everyone = True
+        elif isinstance(item, str) and item in FAMILIES:
+            peers.append(CIDRSelector(FAMILIES[item]))
         elif item in ENTITIES:
             peers.append(EntitySelector(item))
         else:
             errors.add(at, f"unknown entity {item!r}", f"known are {', '.join(ENTITIES)}")
-    for at, item in errors.items(rule.get(cidrs, []), f"{path}.{cidrs}"):
-        if (prefix := parse_prefix(item, at, errors)) is not None:
-            peers.append(CIDRSelector(prefix))
-    for at, item in errors.items(rule.get(cidr_sets, []), f"{path}.{cidr_sets}"):
-        if (cidr_set := parse_cidr_set(item, at, errors)) is not None:
-            peers.append(cidr_set)
+    for name, parse in zip(others, (_parse_cidr, parse_cidr_set, parse_service), strict=False):
+        for at, item in errors.items(rule.get(name, []), f"{path}.{name}"):
+            if (peer := parse(item, at, errors)) is not None:
+                peers.append(peer)
     return None if everyone else tuple(peers)
+
+
+def _parse_cidr(value: Any, path: str, errors: Errors) -> CIDRSelector | None:
+    prefix = parse_prefix(value, path, errors)
+    return CIDRSelector(prefix) if prefix is not None else None

@@ -8,7 +8,7 @@ from typing import Any
 from policy_engine.errors import Errors
 from policy_engine.identity import Prefix
 from policy_engine.labels import selector_key
-from policy_engine.selector import CIDRSelector, LabelSelector, Requirement
+from policy_engine.selector import CIDRSelector, LabelSelector, Requirement, ServiceSelector
 
 _OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist")
 
@@ -70,3 +70,26 @@ def parse_cidr_set(value: Any, path: str, errors: Errors) -> CIDRSelector | None
             errors.add(at, f"{inner} is not inside {prefix}", "an except narrows its own cidr")
         excepts.append(inner)
     return CIDRSelector(prefix, tuple(excepts)) if prefix is not None else None
+
+
+def parse_service(value: Any, path: str, errors: Errors) -> ServiceSelector | None:
+    """An item of ``toServices``: a Service by name, or Services by labels."""
+    fields = errors.fields(value, path, ("k8sService", "k8sServiceSelector"))
+    if len(fields) != 1:
+        remedy = "give k8sService or k8sServiceSelector; two items of the list for both"
+        errors.add(path, "names no Service" if not fields else "names two things", remedy)
+        return None
+    if "k8sService" in fields:
+        at = f"{path}.k8sService"
+        service = errors.fields(fields["k8sService"], at, ("serviceName", "namespace"))
+        name = errors.typed(service.get("serviceName"), str, f"{at}.serviceName")
+        if name == "":
+            errors.add(f"{at}.serviceName", "is empty", "name a Service")
+        labels = None
+    else:
+        at = f"{path}.k8sServiceSelector"
+        service = errors.fields(fields["k8sServiceSelector"], at, ("selector", "namespace"))
+        name = ""
+        labels = parse_labels(service.get("selector"), f"{at}.selector", errors)
+    namespace = errors.typed(service.get("namespace", ""), str, f"{at}.namespace")
+    return ServiceSelector(namespace or "", name or "", labels)

@@ -28,6 +28,7 @@ from policy_engine.model import (
 )
 from policy_engine.rules import Policy, PolicyRef, Port, Rule, Spec
 from policy_engine.selector import CIDRSelector, Selector, matching
+from policy_engine.services import Service, ServiceName, Services
 
 NamedPorts = Mapping[str, frozenset[tuple[int, Protocol]]]
 EMPTY: NamedPorts = MappingProxyType({})
@@ -57,12 +58,38 @@ class PolicyRepository:
         self._cidrs = IdentityAllocator(FIRST_CIDR_IDENTITY, (1 << 25) - 1)
         self._prefixes: dict[Prefix, int] = {}
         self._named_ports: dict[int, NamedPorts] = {}
+        self._services = Services()
         self.compilations = 0  # how often an endpoint was compiled, for metrics and tests
 
     # -- objects in ---------------------------------------------------------------------------
 
     def upsert_policy(self, policy: Policy) -> set[int]:
-        """Raises IdentitiesExhausted when its CIDRs find no number; nothing has changed then."""
+        """Raises IdentitiesExhausted when its CIDRs find no number; what was there holds on."""
+        affected = self._upsert(self._services.resolve(policy))
+        self._services.remember(policy)
+        return affected
+
+    def upsert_service(
+        self,
+        namespace: str,
+        name: str,
+        labels: Labels,
+        selector: Mapping[str, str],
+        backends: frozenset[Prefix] = frozenset(),
+    ) -> set[int]:
+        """``labels`` and ``selector`` are as in the manifest; without a selector, ``backends``
+        count. Raises as :meth:`upsert_policy` does."""
+        return self._put_service((namespace, name), Service(labels, selector, backends))
+
+    def delete_service(self, namespace: str, name: str) -> set[int]:
+        return self._put_service((namespace, name), None)
+
+    def _put_service(self, name: ServiceName, service: Service | None) -> set[int]:
+        return set().union(
+            *(self.upsert_policy(policy) for policy in self._services.put(name, service))
+        )
+
+    def _upsert(self, policy: Policy) -> set[int]:
         old = self._policies.get(policy.ref)
         affected = self._acquire_prefixes(policy)
         self._policies[policy.ref] = policy
@@ -80,6 +107,7 @@ class PolicyRepository:
 
     def delete_policy(self, ref: PolicyRef) -> set[int]:
         old = self._policies.pop(ref, None)
+        self._services.forget(ref)
         return self._drop(old, keep=set()) if old is not None else set()
 
     def upsert_identity(self, identity: int, labels: Labels) -> set[int]:

@@ -61,7 +61,7 @@ class LabelSelector:
 
 @dataclass(frozen=True, slots=True)
 class EntitySelector:
-    """One of :data:`ENTITIES` other than ``all``."""
+    """One of :data:`ENTITIES` other than ``all`` and :data:`FAMILIES`."""
 
     entity: str
 
@@ -85,11 +85,38 @@ class CIDRSelector:
         return _inside(own, self.prefix) and not any(_inside(own, e) for e in self.excepts)
 
 
-Selector = LabelSelector | EntitySelector | CIDRSelector
+@dataclass(frozen=True, slots=True)
+class ServiceSelector:
+    """Services by name, or by labels. ``namespace`` "" means those of every namespace.
+
+    :class:`policy_engine.services.Services` puts their backends in its place: no identity is one.
+    """
+
+    namespace: str
+    name: str = ""
+    labels: LabelSelector | None = None
+
+    def selects(self, name: tuple[str, str], labels: Labels) -> bool:
+        """``name`` is (namespace, name) of a Service, ``labels`` are its own, without source."""
+        if self.namespace not in ("", name[0]):
+            return False
+        if self.labels is None:
+            return self.name == name[1]
+        return self.labels.matches({f"k8s:{key}": value for key, value in labels.items()})
+
+    def matches(self, _: Labels) -> bool:
+        return False
+
+
+Selector = LabelSelector | EntitySelector | CIDRSelector | ServiceSelector
+
+FAMILIES = {"world-ipv4": ip_network("0.0.0.0/0"), "world-ipv6": ip_network("::/0")}
+"""Entities that are CIDRs."""
 
 ENTITIES = (
     "all",
     "world",
+    *FAMILIES,
     "cluster",
     "host",
     "remote-node",
