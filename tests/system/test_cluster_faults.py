@@ -235,6 +235,11 @@ def test_an_agent_that_restarts_while_it_is_away_opens_nothing(api_server_away: 
     for _ in range(5):
         assert verdicts() == ENFORCED
         time.sleep(1)
+    socket = NODES[0].root / "run/sidegate/agent.sock"
+    asked = ["curl", "-s", "--unix-socket", str(socket), "http://agent/v1/status"]
+    said = subprocess.run(asked, check=False, capture_output=True, text=True).stdout
+    assert "not ready" in said
+    assert "kube-apiserver" in said
 
 
 def test_changes_are_seen_once_it_is_back() -> None:
