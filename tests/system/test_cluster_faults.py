@@ -161,6 +161,18 @@ def test_policy_holds_between_nodes() -> None:
     eventually(ENFORCED, verdicts)
 
 
+def test_status_of_the_cluster() -> None:
+    asked = [str(cluster_rig.CLI), "status", "--wait", f"--kubeconfig={CLUSTER.kubeconfig}"]
+    done = subprocess.run(asked, check=False, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, "no problems"), done.stdout
+    elsewhere = subprocess.run(
+        [*asked[:2], "--cluster", "-n", "nowhere", asked[3]],
+        check=False, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert elsewhere.returncode == 1
+    assert "sidegate-agent is not installed in nowhere" in elsewhere.stdout
+
+
 def test_a_change_takes_effect_on_both_layers() -> None:
     apply(policy("/other"))
     eventually([403, 200], lambda: [status("far"), status("far", "/other")])
