@@ -15,8 +15,10 @@ from typing import Any, Literal
 
 import aiohttp
 import msgspec
+import yaml
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.config import ConfigException
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
@@ -147,7 +149,7 @@ async def connect(kubeconfig: Path | None) -> KubeClient:
             await loader.load_kube_config(str(kubeconfig), client_configuration=configuration)
         else:
             loader.load_incluster_config(client_configuration=configuration)
-    except ConfigException as error:
+    except (ConfigException, TypeError, KeyError, yaml.YAMLError) as error:
         where = f"kubeconfig {kubeconfig}" if kubeconfig else "no pod's account, no kubeconfig"
         raise OSError(f"{where}: {error}; name another with --kubeconfig") from None
     return KubeClient(ApiClient(configuration))
