@@ -17,10 +17,10 @@ build: build/apt .venv/installed build/proto build/bpf build/module build/cni bu
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: build ## the quickstart; RUN_ARGS=--once: probe, clean up, exit
+run: build ## the quickstart; RUN_ARGS=--once: probe, clean up, exit; --cluster: on Kubernetes
 	@$(PY) -m sandbox.quickstart $(RUN_ARGS)
 
-test: build lint ## all tests: real kernel, Envoy, broker (root)
+test: build build/cluster lint ## all tests: real kernel, Envoy, broker, Kubernetes (root)
 	@cargo test --locked --quiet --manifest-path l7_proxy_ext/Cargo.toml --target-dir $(SIDEGATE_CACHE)/cargo-target
 	@cargo test --locked --quiet --manifest-path cni_plugin/Cargo.toml --target-dir $(SIDEGATE_CACHE)/cargo-target
 	@$(PY) -m pytest $(TEST_ARGS)
@@ -81,6 +81,11 @@ build/cni: $(shell find cni_plugin/src -name '*.rs' 2>/dev/null) $(wildcard cni_
 
 build/peers: $(shell find tests/peers/http -name '*.go' 2>/dev/null) $(wildcard tests/peers/http/go.*) .venv/installed
 	@$(STEP) "HTTP peer (Go)" $(PY) -m sandbox.binaries build http-peer
+	@touch $@
+
+# Ten minutes the first time, then found in the cache; a user's first cluster builds them too.
+build/cluster: $(wildcard sandbox/go_modules/*/*) sandbox/binaries.py .venv/installed
+	@for m in etcd kubernetes cni coredns helm streaming; do $(STEP) "Kubernetes on this machine: $$m (Go)" $(PY) -m sandbox.binaries build $$m || exit 1; done
 	@touch $@
 
 build/kafka: $(wildcard tests/peers/kafka/pom.xml) .venv/installed

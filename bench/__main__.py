@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import cases
+from bench import cases, cluster, services
 from bench.figures import Figure, write
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
@@ -20,6 +20,8 @@ ALL: dict[str, Callable[[], Sequence[Figure]]] = {
     "cost": cases.cost_of_a_change,
     "datapath": cases.datapath,
     "intake": cases.intake,
+    "scale": cluster.scale,
+    "services": services.connections,
 }
 
 

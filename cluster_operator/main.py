@@ -13,7 +13,6 @@ from pathlib import Path
 
 import structlog
 import uvicorn
-from kubernetes.aio.config import ConfigException
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -104,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     configure(given.log_level)
     try:
         asyncio.run(_until_signal(given))
-    except (ConfigException, OSError) as error:
+    except OSError as error:
         print(f"cluster_operator: {error}", file=sys.stderr)
         return 1
     return 0

@@ -6,28 +6,18 @@ import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
-import structlog
-
 from cluster_operator.events import Events
-from kube_store.kube_client import (
-    CONNECTION_ERRORS,
-    MERGE_PATCH,
-    KubeClient,
-    KubeError,
-    resource_path,
-)
+from kube_store.kube_client import KubeClient
 from kube_store.resource import ResourceKey
+from kube_store.status import StatusTarget, StatusWriter
 from kube_store.store import Change, ChangeType, Store
 from policy_engine.kinds import API_VERSIONS, CLUSTERWIDE, KINDS
 from policy_engine.parse import parse_policy
 from policy_engine.rules import PolicyRef
 
-log = structlog.get_logger(__name__)
-
 REPORT = "SidegatePolicyReport"
 POLICIES = tuple(kind for kind in KINDS if kind != "NetworkPolicy")  # that one has no status
 _PAUSE_SECONDS = 0.2
-_RETRY_SECONDS = 2.0
 
 
 class PolicyStatus:
@@ -35,7 +25,8 @@ class PolicyStatus:
     another then."""
 
     def __init__(self, client: KubeClient, store: Store, events: Events) -> None:
-        self._client, self._store, self._events = client, store, events
+        self._store, self._events = store, events
+        self._writer = StatusWriter(client)
         self._said: dict[str, dict[str, Any]] = {}  # node -> its report's policies
         self._nodes: dict[str, dict[str, Any]] = {}  # policy -> node -> what it says
         self._dirty: set[str] = set()
@@ -47,24 +38,18 @@ class PolicyStatus:
     async def run(self) -> None:
         """Until cancelled."""
         self._dirty |= self._keys.keys()
-        while True:
-            while self._dirty:
-                ref = self._dirty.pop()
-                key = self._keys.get(ref)
-                resource = self._store.get(key) if key else None
-                if resource is None:
-                    continue
-                try:
-                    await self._write(ref, resource.manifest)
-                except (KubeError, *CONNECTION_ERRORS) as error:
-                    if getattr(error, "status", 0) == 404:
-                        continue
-                    log.warning("a status was not written", policy=ref, error=str(error))
-                    self._dirty.add(ref)
-                    await asyncio.sleep(_RETRY_SECONDS)
-            await self._news.wait()
-            self._news.clear()
-            await asyncio.sleep(_PAUSE_SECONDS)  # several nodes report one change
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._writer.run())
+            while True:
+                while self._dirty:
+                    ref = self._dirty.pop()
+                    key = self._keys.get(ref)
+                    resource = self._store.get(key) if key else None
+                    if resource:
+                        await self._say(ref, resource.manifest)
+                await self._news.wait()
+                self._news.clear()
+                await asyncio.sleep(_PAUSE_SECONDS)  # several nodes report one change
 
     def _take(self, changes: list[Change]) -> None:
         for change in changes:
@@ -76,6 +61,7 @@ class PolicyStatus:
                 ref = _ref(key)
                 self._dirty.add(ref)
                 if gone:
+                    self._writer.forget(_target(manifest))
                     self._keys.pop(ref, None)
                     self._told.pop(ref, None)
                 else:
@@ -95,13 +81,15 @@ class PolicyStatus:
                 nodes.pop(node, None)
         self._said[node] = policies
 
-    async def _write(self, ref: str, manifest: dict[str, Any]) -> None:
+    async def _say(self, ref: str, manifest: dict[str, Any]) -> None:
         conditions, invalid = self._conditions(ref, manifest)
         metadata = manifest["metadata"]
         version = (metadata.get("uid"), metadata.get("generation"))
         if invalid and self._told.get(ref) != version:
             self._told[ref] = version
             await self._events.say(manifest, "Warning", "Invalid", invalid)
+        target = _target(manifest)
+        self._writer.forget(target)  # what it has is what counts, not what is or was to be written
         held = (manifest.get("status") or {}).get("conditions") or []
         if [_said(c) for c in held] == [_said(c) for c in conditions]:
             return
@@ -110,11 +98,7 @@ class PolicyStatus:
         for condition in conditions:
             known = since.get((condition["type"], condition["status"]))
             condition["lastTransitionTime"] = known or now
-        plural = manifest["kind"].lower()[:-1] + "ies"
-        path = resource_path(API_VERSIONS[manifest["kind"]], plural,
-                             metadata.get("namespace", ""), metadata["name"])  # fmt: skip
-        patch = {"status": {"conditions": conditions}}
-        await self._client.request("PATCH", f"{path}/status", None, patch, MERGE_PATCH)
+        self._writer.put(target, {"conditions": conditions})
 
     def _conditions(self, ref: str, manifest: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
         """Valid and Enforced, and what is wrong, if anything is."""
@@ -155,3 +139,9 @@ def _ref(key: ResourceKey) -> str:
 
 def _said(condition: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in condition.items() if name != "lastTransitionTime"}
+
+
+def _target(manifest: dict[str, Any]) -> StatusTarget:
+    kind, metadata = manifest["kind"], manifest["metadata"]
+    plural = kind.lower()[:-1] + "ies"
+    return StatusTarget(API_VERSIONS[kind], plural, metadata.get("namespace", ""), metadata["name"])

@@ -15,8 +15,10 @@ from typing import Any, Literal
 
 import aiohttp
 import msgspec
+import yaml
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.config import ConfigException
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
@@ -138,13 +140,18 @@ class KubeClient:
 
 
 async def connect(kubeconfig: Path | None) -> KubeClient:
-    """With this kubeconfig, or as the pod that we are. Raises ConfigException, OSError."""
+    """With this kubeconfig, or as the pod that we are. Raises OSError, which says what to do."""
     loader: Any = config
     configuration: Any = Configuration()
-    if kubeconfig:
-        await loader.load_kube_config(str(kubeconfig), client_configuration=configuration)
-    else:
-        loader.load_incluster_config(client_configuration=configuration)
+    try:
+        if kubeconfig:
+            kubeconfig.stat()
+            await loader.load_kube_config(str(kubeconfig), client_configuration=configuration)
+        else:
+            loader.load_incluster_config(client_configuration=configuration)
+    except (ConfigException, TypeError, KeyError, yaml.YAMLError) as error:
+        where = f"kubeconfig {kubeconfig}" if kubeconfig else "no pod's account, no kubeconfig"
+        raise OSError(f"{where}: {error}; name another with --kubeconfig") from None
     return KubeClient(ApiClient(configuration))
 
 

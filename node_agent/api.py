@@ -163,6 +163,14 @@ def application(agent: Agent) -> Starlette:
         ("GET", "/v1/envoy/{what}", routes.envoy),
     ]
 
+    def guarded(path: str, handler: Callable[[Request], Any]) -> Callable[[Request], Any]:
+        async def when_ready(request: Request) -> Any:
+            if path != "/v1/version" and (why := agent.not_ready()):
+                raise HTTPException(503, why)
+            return await handler(request)
+
+        return when_ready
+
     async def refused(_: Request, error: Exception) -> Response:
         return JSONResponse({"error": str(error)}, 400)
 
@@ -174,7 +182,9 @@ def application(agent: Agent) -> Starlette:
         return JSONResponse({"error": f"{type(error).__name__}: {error}"}, 500)
 
     return Starlette(
-        routes=[Route(path, handler, methods=[method]) for method, path, handler in table],
+        routes=[
+            Route(path, guarded(path, handler), methods=[method]) for method, path, handler in table
+        ],
         exception_handlers={
             BadEndpoint: refused,
             BadTrace: refused,

@@ -24,9 +24,9 @@ from node_agent.policies import PolicyObjects
 from node_agent.service_peers import KINDS as SERVICE_KINDS
 from node_agent.service_peers import ServicePeers
 from node_agent.state import read_json, write_json
+from policy_engine.errors import RegexError
 from policy_engine.identity import IdentitiesExhausted, Reserved
 from policy_engine.kinds import KINDS
-from policy_engine.parse import RegexError
 from policy_engine.repository import PolicyRepository
 
 log = structlog.get_logger(__name__)

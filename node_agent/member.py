@@ -96,6 +96,10 @@ class Member:
         elif record.identity:
             self._slices.put(record, self._enforcement.named_ports(record))
 
+    def received(self) -> int:
+        """Bytes from the API server."""
+        return sum(self._source.received.values())
+
     def apply(self, _: dict[str, Any]) -> str:
         """Raises ValueError: objects are the API server's here."""
         raise ValueError("this agent takes objects from the API server; use kubectl")
@@ -105,7 +109,12 @@ class Member:
 
     def _take(self, changes: list[Change]) -> None:
         for change in changes:
-            self.cluster.take(change)
+            try:
+                self.cluster.take(change)
+            except (ValueError, KeyError, TypeError) as error:  # one bad object ends nobody
+                log.error(
+                    "object not understood", object=str(change.resource.key), error=repr(error)
+                )
             if self.services:
                 self.services.take(change)
         if self.cluster.pod_cidrs:

@@ -31,6 +31,7 @@ class Membership:
         self._identities = identities
         self._ports = NamedPortIndex(repository)
         self._labels: dict[int, Labels] = {}  # of each endpoint, as its identity was acquired
+        self._waiting: set[int] = set()  # endpoints whose new labels have no identity yet
 
     def put(self, record: EndpointRecord) -> tuple[EndpointRecord, set[int]]:
         """The record with its identity; raises IdentitiesExhausted, nothing has changed then.
@@ -43,9 +44,11 @@ class Membership:
         if self._labels.get(record.id) != labels or not record.identity:
             identity, affected = self._acquire(labels)
             if identity is None:
+                self._waiting.add(record.id)
                 return record, affected
             affected |= self._release(record.id)
             self._labels[record.id] = labels
+        self._waiting.discard(record.id)
         record = replace(record, identity=identity or 0, labels=format_labels(labels))
         ports = compiled(self.named_ports(record))
         subject = Subject(record.identity, labels, audit, ports)
@@ -57,6 +60,7 @@ class Membership:
     def remove(self, record: EndpointRecord) -> set[int]:
         self._repository.remove_endpoint(record.id)
         self._table.remove(record.id)
+        self._waiting.discard(record.id)
         return (self._ports.put(record.id, {}) | self._release(record.id)) - {record.id}
 
     def refresh(self, namespace: str, name: str | None = None) -> set[int]:
@@ -70,6 +74,8 @@ class Membership:
     def take(self, change: Change) -> set[int]:
         """A Pod, a Namespace or an identity changed in the store."""
         key = change.resource.key
+        if change.type is ChangeType.DELETED and key.kind in ("Pod", "Namespace"):
+            return set()  # who still runs stays who it was, until CNI says that it is gone
         if key.kind == "Pod":
             return self.refresh(key.namespace, key.name)
         if key.kind == "Namespace":
@@ -79,8 +85,8 @@ class Membership:
             return self._ports.put(key, {} if gone else _ports_by_identity(change.resource))
         affected = self._identities.take(change)
         if key.kind == IDENTITY_KIND:
-            for record in self._table:
-                if self._labels.get(record.id) != self.labels(record)[0]:
+            for endpoint_id in tuple(self._waiting):
+                if record := self._table.get(endpoint_id):
                     affected |= self.put(record)[1]
         return affected
 

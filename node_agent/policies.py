@@ -8,10 +8,10 @@ from typing import Any
 
 from kube_store.resource import ResourceKey
 from kube_store.store import Change, ChangeType
-from policy_engine.errors import FieldError
+from policy_engine.errors import FieldError, RegexError
 from policy_engine.identity import IdentitiesExhausted
 from policy_engine.kinds import KINDS
-from policy_engine.parse import RegexError, parse_policy
+from policy_engine.parse import parse_policy
 from policy_engine.repository import PolicyRepository
 from policy_engine.rules import PolicyRef
 

@@ -141,6 +141,7 @@ def status(agent: Agent, envoy_ready: bool) -> dict[str, Any]:
         "envoy": envoy,
         "xds": xds,
         "last_change": asdict(realised),
+        "api_bytes": agent.api_bytes(),
         "datapath": {
             "counters": agent.datapath.counters(),
             "events_lost": agent.datapath.events_lost(),

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+RegexError = Callable[[str], str | None]
+"""What is wrong with a regular expression, None if nothing: the module's own compiler says it."""
 
 
 @dataclass(frozen=True, slots=True)

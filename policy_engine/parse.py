@@ -6,11 +6,10 @@ Source: the CRDs ciliumnetworkpolicies.cilium.io and ciliumclusterwidenetworkpol
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from policy_engine import network_policy
-from policy_engine.errors import Errors, FieldError
+from policy_engine.errors import Errors, FieldError, RegexError
 from policy_engine.kinds import API_VERSIONS, CLUSTERWIDE, KINDS
 from policy_engine.model import Direction
 from policy_engine.parse_ports import parse_ports
@@ -31,8 +30,6 @@ from policy_engine.selector import (
 )
 
 AUDIT_ANNOTATION = "policy.sidegate.io/audit"
-RegexError = Callable[[str], str | None]
-
 _SPEC_REFUSED = ("nodeSelector", "log")
 _PEER_REFUSED = {
     "from": ("fromRequires", "fromGroups", "fromNodes", "icmps", "authentication"),

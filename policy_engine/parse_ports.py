@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from policy_engine.errors import Errors
+from policy_engine.errors import Errors, RegexError
 from policy_engine.kafka_api import API_KEYS, MAX_API_KEY, ROLES
 from policy_engine.model import HeaderMatch, HttpRule, KafkaRule, Parser, Protocol
 from policy_engine.rules import Port, PortSet
-
-if TYPE_CHECKING:
-    from policy_engine.parse import RegexError
 
 _PROTOCOLS = {"": (Protocol.TCP, Protocol.UDP, Protocol.SCTP)} | {
     "ANY": (Protocol.TCP, Protocol.UDP, Protocol.SCTP),

@@ -30,6 +30,21 @@ async def passes(
     return done.returncode == 0
 
 
+def period_of(probe: Mapping[str, Any]) -> float:
+    """Seconds between two attempts."""
+    return float(probe.get("periodSeconds", 10))
+
+
+def threshold_of(probe: Mapping[str, Any]) -> int:
+    """So many failures in a row count as one."""
+    return int(probe.get("failureThreshold", 3))
+
+
+def patience_of(probe: Mapping[str, Any]) -> float:
+    """Seconds that a startup probe gives."""
+    return float(probe.get("initialDelaySeconds", 0)) + period_of(probe) * threshold_of(probe)
+
+
 def _command(
     place: container.Place,
     addresses: Sequence[str],

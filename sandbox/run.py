@@ -35,6 +35,7 @@ def start_agent(node: Node, resources: Path, *options: str) -> subprocess.Popen[
     cli = Path(sys.executable).parent / "sidegate"
     command = [str(cli), "agent", "--resources", str(resources.resolve()), "--node", node.name]
     command += options
+    node.run_dir.mkdir(parents=True, exist_ok=True)
     with (node.run_dir / "agent.log").open("ab") as log:
         return subprocess.Popen(
             node.inside([*command, "--device", UPLINK]),

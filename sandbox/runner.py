@@ -19,7 +19,7 @@ import structlog
 from sandbox import cni, container, processes
 from sandbox.node import Node
 from sandbox.pod import Container, Find, PodSpec, parse_pod
-from sandbox.probing import passes
+from sandbox.probing import passes, patience_of, period_of, threshold_of
 from sandbox.segment import ip
 
 log = structlog.get_logger(__name__)
@@ -144,7 +144,7 @@ class PodRunner:
         for attempt in range(1_000_000):
             process = container.start(pod.place, pod.spec, each)
             state.pid, state.started, state.exit_code = process.pid, time.time(), None
-            state.ready = "readiness" not in each.probes
+            state.ready = not {"readiness", "startup"} & each.probes.keys()
             self._report(pod)
             code = await processes.ended(process)
             state.exit_code, state.ready = code, False
@@ -157,29 +157,39 @@ class PodRunner:
             state.restarts += 1
 
     async def _probe(self, pod: RunningPod, each: Container) -> None:
-        """Readiness as its probe says; a container that fails its liveness probe is ended."""
-        state = pod.states[each.name]
-        failures = 0
-        probes = {
-            kind: each.probes[kind] for kind in ("readiness", "liveness") if kind in each.probes
-        }
-        period = min((float(p.get("periodSeconds", 10)) for p in probes.values()), default=0)
+        """Ready as its probes say; what fails its startup or liveness probe is ended, to be
+        started anew (Kubernetes documentation, "Liveness, Readiness, and Startup Probes")."""
+        state, probes = pod.states[each.name], each.probes
+        period = min((period_of(probe) for probe in probes.values()), default=0)
+        up, failures, due = 0, 0, 0.0
         while probes:
             await asyncio.sleep(period if state.ready else min(period, 0.3))
             if not state.pid or state.exit_code is not None:
                 continue
-            if "readiness" in probes:
-                ready = await passes(pod.place, pod.addresses, each, state.pid, probes["readiness"])
-                if ready != state.ready:
-                    state.ready = ready
-                    self._report(pod)
-            if "liveness" in probes and state.started + 5 < time.time():
-                alive = await passes(pod.place, pod.addresses, each, state.pid, probes["liveness"])
-                failures = 0 if alive else failures + 1
-                if failures >= int(probes["liveness"].get("failureThreshold", 3)):
-                    log.info("liveness probe failed", pod=pod.spec.name, container=each.name)
-                    failures = 0
-                    await asyncio.to_thread(_end_sessions, [state.pid], _MOST_GRACE)
+            if up != state.pid:
+                if "startup" in probes and not await self._holds(pod, each, "startup"):
+                    if time.time() > state.started + patience_of(probes["startup"]):
+                        await self._end(pod, each, "startup")
+                    continue
+                up, failures = state.pid, 0
+                due = time.time() + period_of(probes.get("liveness", {}))
+            ready = "readiness" not in probes or await self._holds(pod, each, "readiness")
+            if ready != state.ready:
+                state.ready = ready
+                self._report(pod)
+            if "liveness" in probes and time.time() >= due:
+                due = time.time() + period_of(probes["liveness"])
+                failures = 0 if await self._holds(pod, each, "liveness") else failures + 1
+                if failures >= threshold_of(probes["liveness"]):
+                    await self._end(pod, each, "liveness")
+
+    async def _holds(self, pod: RunningPod, each: Container, kind: str) -> bool:
+        pid = pod.states[each.name].pid
+        return await passes(pod.place, pod.addresses, each, pid, each.probes[kind])
+
+    async def _end(self, pod: RunningPod, each: Container, kind: str) -> None:
+        log.info(f"{kind} probe failed", pod=pod.spec.name, container=each.name)
+        await asyncio.to_thread(_end_sessions, [pod.states[each.name].pid], _MOST_GRACE)
 
     def _report(self, pod: RunningPod) -> None:
         """Also for ``sidegate sandbox exec`` and the streaming server, which read this file."""

@@ -5,12 +5,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
 
-from sidegate_cli.options import Node, Output, group
+from sidegate_cli.options import Node, Output, found_kubeconfig, group
 from sidegate_cli.output import Format, flat, show
 
 endpoint = group("Pods that this node enforces policy for.")
@@ -27,9 +28,26 @@ def ask(node: str, path: str, **query: str | None) -> Any:
     return AgentClient(node).get(path, **query)
 
 
-def status(output: Output = Format.TABLE, node: Node = "default") -> None:
+def status(
+    output: Output = Format.TABLE,
+    node: Node = "default",
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="Of a whole cluster, by its API server.")
+    ] = False,
+    kubeconfig: Annotated[
+        Path | None, typer.Option(envvar="KUBECONFIG", dir_okay=False, help="With --cluster.")
+    ] = None,
+    namespace: Annotated[str, typer.Option("--namespace", "-n")] = "sidegate-system",
+    wait: Annotated[bool, typer.Option("--wait", help="Until a cluster has no problem.")] = False,
+    timeout: Annotated[int, typer.Option(min=1, help="Seconds, with --wait.")] = 300,
+) -> None:
     """What the agent is at, and what somebody should look at."""
-    answer = ask(node, "/v1/status")
+    if cluster or wait:
+        from sidegate_cli.cluster_status import cluster_status
+
+        answer = cluster_status(found_kubeconfig(kubeconfig), namespace, wait, timeout)
+    else:
+        answer = ask(node, "/v1/status")
     if output is Format.TABLE:
         problems = answer.get("problems") or []
         print(f"{len(problems)} problem(s)" if problems else "no problems")
@@ -37,6 +55,8 @@ def status(output: Output = Format.TABLE, node: Node = "default") -> None:
             print(f"  - {problem}")
         print()
     show(answer, output, [row for row in flat(answer) if not row["name"].startswith("problems")])
+    if (cluster or wait) and answer["problems"]:
+        raise typer.Exit(1)
 
 
 def version(output: Output = Format.TABLE, node: Node = "default") -> None:

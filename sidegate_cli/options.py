@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,13 @@ Node = Annotated[str, typer.Option(envvar="SIDEGATE_NODE", help="Node whose agen
 Files = Annotated[
     list[Path], typer.Option("--filename", "-f", help="YAML file or directory, or - for stdin.")
 ]
+
+
+def found_kubeconfig(given: Path | None) -> Path | None:
+    """As kubectl finds it; None in a pod, whose account is used."""
+    if given or os.environ.get("KUBERNETES_SERVICE_HOST"):
+        return given
+    return Path.home() / ".kube" / "config"
 
 
 def group(text: str) -> typer.Typer:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from kube_store.resource import ResourceKey
-from policy_engine.errors import FieldError
+from policy_engine.errors import FieldError, RegexError
 from policy_engine.kinds import KINDS
-from policy_engine.parse import RegexError, parse_policy
+from policy_engine.parse import parse_policy
 from sidegate_cli.failure import Failure
 from sidegate_cli.manifests import read_manifests
 

@@ -57,11 +57,16 @@ static __always_inline int look_at_peer(struct policy_key *key, __u8 protocol, _
     return look_at(key, j);
 }
 
-static __always_inline void policy_lookup(struct policy_key *key, __u8 protocol, __be16 port,
-                                          __u16 blocks, struct judgement *j)
+/* Global, so that the verifier walks it once and not at every place that judges. `key` has
+ * endpoint, direction and identity; the result is in `j`. */
+__noinline int policy_lookup(struct policy_key *key, struct judgement *j, __u8 protocol,
+                             __be16 port, __u16 blocks)
 {
-    __u32 identity = key->identity;
+    __u32 identity;
 
+    if (!key || !j)
+        return -1;
+    identity = key->identity;
     j->action = ACTION_DENY;
     if (look_at_peer(key, protocol, port, blocks, j) < 0)
         goto deny;
@@ -70,9 +75,10 @@ static __always_inline void policy_lookup(struct policy_key *key, __u8 protocol,
         goto deny;
     if (j->action == ACTION_REDIRECT && j->conflict)
         goto deny;
-    return;
+    return 0;
 deny:
     j->action = ACTION_DENY;
+    return 0;
 }
 
 /* An endpoint without flags has no policy yet: deny. */
@@ -93,7 +99,7 @@ static __always_inline struct judgement judge(__u16 endpoint_id, __u8 direction,
         return j;
     }
     j.enforced = 1;
-    policy_lookup(&key, p->tuple.protocol, icmp ? 0 : p->tuple.dport, *flags >> shift, &j);
+    policy_lookup(&key, &j, p->tuple.protocol, icmp ? 0 : p->tuple.dport, *flags >> shift);
     if (!j.matched &&
         (*flags & (direction == INGRESS ? INGRESS_DEFAULT_ALLOW : EGRESS_DEFAULT_ALLOW)))
         j.action = ACTION_ALLOW;

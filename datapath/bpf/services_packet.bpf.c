@@ -26,6 +26,7 @@
 #include "conntrack.h"
 #include "services.h"
 #include "services_packet.h"
+#include "services_icmp.h"
 
 char _license[] SEC("license") = "GPL";
 
@@ -58,8 +59,8 @@ int service_to_endpoint(struct __sk_buff *skb)
     struct report r = {.direction = INGRESS};
     __u8 reason;
 
-    if (parse_packet(skb, &p) != PARSED || p.icmp_error)
+    if (parse_packet(skb, &p) != PARSED)
         return TCX_NEXT;
-    reason = packet_to_frontend(skb, &p);
+    reason = p.icmp_error ? error_to_frontend(skb, &p) : packet_to_frontend(skb, &p);
     return reason ? drop(&p, &r, reason) : TCX_NEXT;
 }

@@ -101,13 +101,16 @@ static __always_inline struct tuple answer_of(const struct packet *p, const stru
     return t;
 }
 
-/* Whether another flow of the same source port has answers from this backend. */
+/* Whether answers would go astray: another flow of the same source port has this backend, or it is
+ * the pod itself, which takes no packet from its own address. */
 static __always_inline bool clashes(const struct packet *p, const struct l4_addr *frontend,
                                     const struct l4_addr *backend)
 {
     struct tuple answer = answer_of(p, backend);
     struct nat *n = bpf_map_lookup_elem(&service_nat, &answer);
 
+    if (backend->addr.d[0] == p->tuple.saddr.d[0] && backend->addr.d[1] == p->tuple.saddr.d[1])
+        return true;
     return n && is_recent(p, n) && !same_addr(&n->other, frontend);
 }
 

@@ -5,14 +5,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sidegate_cli.failure import Failure
-from sidegate_cli.options import Output, group
+from sidegate_cli.options import Output, found_kubeconfig, group
 from sidegate_cli.output import Format, show
 
 if TYPE_CHECKING:
@@ -40,8 +39,6 @@ def run_test(
     from sidegate_cli.connectivity.objects import Images
     from sidegate_cli.connectivity.runner import run
 
-    if kubeconfig is None and not os.environ.get("KUBERNETES_SERVICE_HOST"):
-        kubeconfig = Path.home() / ".kube" / "config"
     console = Console(highlight=False, stderr=output is not Format.TABLE)
 
     def tell(outcome: Outcome) -> None:
@@ -52,7 +49,14 @@ def run_test(
     try:
         images = Images(image, kafka_image)
         outcomes = asyncio.run(
-            run(kubeconfig, namespace, images, keep, tell, lambda text: console.print(text))
+            run(
+                found_kubeconfig(kubeconfig),
+                namespace,
+                images,
+                keep,
+                tell,
+                lambda text: console.print(text),
+            )
         )
     except (NotReady, KubeError, *CONNECTION_ERRORS) as error:
         raise Failure(f"connectivity test: {error}", 1) from None

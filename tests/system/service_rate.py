@@ -13,6 +13,7 @@ import statistics
 import struct
 import tempfile
 import time
+from collections.abc import Iterator
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from policy_engine.model import Protocol
 from tests.system.netns import inside
 from tests.system.service_rig import CLUSTER_IPS, PORT, TARGET_PORT, ServiceRig, frontend, joined
 
-ROUNDS, TURNS, CONNECTIONS = 40, 40, 20
+ROUNDS, TURNS, CONNECTIONS = 10, 40, 20
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: no TIME_WAIT, else the ports are used up
 
 
@@ -67,7 +68,19 @@ def measure(rig: ServiceRig) -> dict[str, float]:
     }
 
 
-def main() -> None:
+def ratios(counts: tuple[int, ...], rounds: int = 7) -> dict[int, list[float]]:
+    """ClusterIP against direct by the number of Services, once a round."""
+    made: dict[int, list[float]] = {}
+    with serving() as rig:
+        for count in counts:
+            rig.services.replace(_table(count, Backend(rig.b.ipv4, TARGET_PORT)))
+            made[count] = [measure(rig)["service / direct"] for _ in range(rounds)]
+    return made
+
+
+@contextlib.contextmanager
+def serving() -> Iterator[ServiceRig]:
+    """A rig whose pod b accepts connections."""
     with tempfile.TemporaryDirectory() as directory:
         rig = ServiceRig(Path(directory) / "bpf")
         server = None
@@ -76,16 +89,21 @@ def main() -> None:
                 listener = socket.create_server((str(rig.b.ipv4), TARGET_PORT), backlog=1024)
             server = multiprocessing.Process(target=_accept, args=(listener,), daemon=True)
             server.start()
-            for count in (10, 5000):
-                begin = time.perf_counter()
-                rig.services.replace(_table(count, Backend(rig.b.ipv4, TARGET_PORT)))
-                print(f"{count} services: written in {time.perf_counter() - begin:.2f} s")
-                for name, value in measure(rig).items():
-                    print(f"  {name:18} {value:10.3f}")
+            yield rig
         finally:
             if server:
                 server.kill()
             rig.close()
+
+
+def main() -> None:
+    with serving() as rig:
+        for count in (10, 5000):
+            begin = time.perf_counter()
+            rig.services.replace(_table(count, Backend(rig.b.ipv4, TARGET_PORT)))
+            print(f"{count} services: written in {time.perf_counter() - begin:.2f} s")
+            for name, value in measure(rig).items():
+                print(f"  {name:18} {value:10.3f}")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,12 @@ pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(600)]
 CLUSTER = Cluster("chart")
 NODES = nodes_of(CLUSTER, 2)
 NAMESPACE = "sidegate-system"
+POLICY = """
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: dns, namespace: kube-system}
+spec: {endpointSelector: {}, ingress: [{fromEntities: [all]}]}
+"""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -40,7 +46,8 @@ def sidegate(verb: str, *arguments: str) -> None:
 
 
 def rollout() -> None:
-    kubectl(CLUSTER, "-n", NAMESPACE, "rollout", "status", "ds/sidegate-agent", "--timeout=60s")
+    for name in ("ds/sidegate-agent", "deploy/sidegate-operator"):
+        kubectl(CLUSTER, "-n", NAMESPACE, "rollout", "status", name, "--timeout=60s")
 
 
 def get(*arguments: str) -> list[dict[str, Any]]:
@@ -66,6 +73,7 @@ def test_install_upgrade_uninstall() -> None:
         module = node.root / "var/lib/sidegate/modules/current/libsidegate.so"
         assert module.parent.is_symlink()
         assert module.exists()
+    rights_suffice()
 
     sidegate("upgrade", "--set=agent.logLevel=debug,metrics.enabled=true")
     rollout()
@@ -82,6 +90,17 @@ def test_install_upgrade_uninstall() -> None:
         assert list((node.root / "etc/cni/net.d").iterdir()) == []
         assert enforced(node.netns) == []
         assert not (node.root / "run/sidegate/envoy").exists()
+
+
+def rights_suffice() -> None:
+    """A policy comes into force and its status says so; nobody was refused anything."""
+    kubectl(CLUSTER, "apply", "-f", "-", text=POLICY)
+    policy = ("-n", "kube-system", "cnp/dns", "--timeout=30s")
+    kubectl(CLUSTER, "wait", "--for=condition=Valid", *policy)
+    kubectl(CLUSTER, "wait", "--for=condition=Enforced", *policy)
+    for pod in get("pods", "-n", NAMESPACE):
+        said = kubectl(CLUSTER, "-n", NAMESPACE, "logs", pod["metadata"]["name"])
+        assert "forbidden" not in said.lower()
 
 
 def scraped(address: str, port: int) -> str:

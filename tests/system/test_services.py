@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from datapath import namespaces
 from datapath.codec import Endpoint
 from datapath.consts import MARK_FROM_PROXY
 from datapath.facade import Datapath, DatapathConfig
+from datapath.libbpf import BpfError
 from datapath.service_codec import l4_addr, slot_key
 from datapath.service_model import Backend, ServicePort
 from datapath.services import Services
@@ -389,6 +391,74 @@ def test_a_successor_ends_what_a_killed_agent_left_half_done(rig: ServiceRig) ->
         rig.services.replace(rig.service(other, protocol=UDP))
         with pytest.raises(ConnectionAbortedError):
             flow.recv(10)
+
+
+class KilledError(BaseException):
+    """Not an Exception, so that nothing tidies up after it."""
+
+
+def fail_after(services: Services, writes: int, failure: BaseException) -> None:
+    """The write after so many to any map raises."""
+    left = itertools.count(writes, -1)
+
+    def guarded(write: Callable[..., object]) -> Callable[..., object]:
+        def call(*arguments: bytes) -> object:
+            if next(left) == 0:
+                raise failure
+            return write(*arguments)
+
+        return call
+
+    for each in services._programs.maps.values():
+        each.set = guarded(each.set)  # type: ignore[assignment,method-assign]
+        each.delete = guarded(each.delete)  # type: ignore[assignment,method-assign]
+
+
+def entries(services: Services) -> dict[str, int]:
+    names = ("services", "service_backends", "service_members")
+    return {name: len(list(services._programs.maps[name].items())) for name in names}
+
+
+def test_an_agent_that_is_killed_at_any_write(rig: ServiceRig) -> None:
+    """Each frontend has what it had or what it gets; the successor makes it whole, without rest."""
+    before = rig.service(rig.b, rig.c, protocol=UDP) | rig.service(rig.b)
+    after = rig.service(rig.c, protocol=UDP, draining=(rig.b,)) | rig.service(rig.c, family=6)
+    rig.services.replace(before)
+    for writes in itertools.count():
+        fail_after(rig.services, writes, KilledError())
+        try:
+            rig.services.replace(after)
+        except KilledError:
+            ended = False
+        else:
+            ended = True
+        rig.services.close()
+        rig.services = Services(rig.bpf_dir, rig.cgroup)
+        for at, now in rig.services._map.table().items():
+            wanted = [t[at].backends for t in (before, after) if at in t]
+            assert now.backends in wanted, writes
+        rig.services.replace(after)
+        assert rig.services._map.table() == after
+        assert entries(rig.services) == {
+            "services": 2, "service_backends": 2, "service_members": 2,
+        }  # fmt: skip
+        rig.services.replace(before)
+        if ended:
+            break
+    assert writes > 8
+
+
+def test_a_map_that_is_full(rig: ServiceRig) -> None:
+    """What found no place keeps what it had, everything else is written, and it is said."""
+    rig.services.replace(rig.service(rig.b))
+    fail_after(rig.services, 1, BpfError(errno.ENOSPC, "map service_backends: full"))
+    with pytest.raises(BpfError, match="full"):
+        rig.services.sync(rig.service(rig.c) | rig.service(rig.c, family=6))
+    assert ask_once(rig) == "b"
+    assert ask_once(rig, 6) == "c"
+    assert entries(rig.services)["service_backends"] == 2
+    rig.services.sync(rig.service(rig.c))
+    assert ask_once(rig) == "c"
 
 
 def test_a_cgroup_that_is_made_anew(rig: ServiceRig, tmp_path: Path) -> None:

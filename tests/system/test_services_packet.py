@@ -134,6 +134,17 @@ def test_a_connection_outlives_its_backend_and_its_service(rig: Rig, services: S
             assert ask(connection) == str(rig.a.ipv4)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_errors_about_a_datagram(rig: Rig, services: Services, family: int) -> None:
+    """The kernel of the pod knows its socket by the Service's address."""
+    services.replace(table(rig, family, UDP, 9))
+    with datagrams(rig, family) as client:
+        client.connect((CLUSTER_IPS[family], PORT))
+        client.send(b"x")
+        with pytest.raises(ConnectionRefusedError):
+            client.recv(10)
+
+
 def test_without_backends(rig: Rig, services: Services) -> None:
     services.replace({frontend(): ServicePort()})
     with pytest.raises(TimeoutError):
@@ -151,6 +162,13 @@ def test_one_source_port_to_two_services_with_one_backend(rig: Rig, services: Se
         client.sendto(b"x", (str(other.address), PORT))
         assert exchange(client) == ("pong", (CLUSTER_IPS[4], PORT))
     assert rig.reasons() == {DropReason.NO_BACKEND}
+
+
+def test_a_pod_is_not_its_own_backend(rig: Rig, services: Services) -> None:
+    """While there is another one."""
+    (other,) = table(rig, 4)[frontend()].backends
+    services.replace({frontend(): ServicePort((Backend(rig.a.ipv4, TCP_PORT), other))})
+    assert {ask_service(rig, 4) for _ in range(12)} == {str(rig.a.ipv4)}
 
 
 def test_other_pods_and_addresses_are_not_touched(rig: Rig, services: Services) -> None:

@@ -162,8 +162,8 @@ class FakeApiServer:
         answer = await fault(request) if fault else None
         if answer is not None:
             return answer
-        if what == "PATCH":
-            return await self._patch(request)
+        if what in ("PATCH", "POST"):
+            return await self._written(request)
         if request.path in self.missing:
             return web.Response(status=404, text=_BEFORE_CRDS_ARE_KNOWN)
         if "customresourcedefinitions" in request.path:
@@ -172,7 +172,7 @@ class FakeApiServer:
             return self._list(request.path, query)
         return await self._watch(request, int(query["resourceVersion"]))
 
-    async def _patch(self, request: web.Request) -> web.StreamResponse:
+    async def _written(self, request: web.Request) -> web.StreamResponse:
         self.bodies.append((request.path, await request.json()))
         return web.json_response({})
 

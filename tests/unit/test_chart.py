@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
-from node_agent.cluster import watched
+from cluster_operator import main as operator
+from kube_store.kube import Watched
+from node_agent import cluster as agent
 from sandbox.binaries import binary, build
 from sidegate_cli.cluster import CHART, RELEASE
 
@@ -90,18 +92,20 @@ def test_wrong_values_are_refused_by_name(setting: str, named: str) -> None:
     assert named in done.stderr
 
 
-def test_the_agent_may_read_what_it_follows_and_nothing_else() -> None:
+@pytest.mark.parametrize(
+    ("role", "watched"),
+    [("sidegate-agent", agent.watched("any-node")), ("sidegate-operator", operator.watched())],
+)
+def test_each_may_read_what_it_follows_and_nothing_else(role: str, watched: list[Watched]) -> None:
     """Lists and watches, of the role and of the program."""
     granted = {
         (group, resource)
-        for rule in rules("sidegate-agent")
+        for rule in rules(role)
         for group in rule["apiGroups"]
         for resource in rule["resources"]
         if {"list", "watch"} <= set(rule["verbs"])
     }
-    followed = {
-        (each.group_version.rpartition("/")[0], each.plural) for each in watched("any-node")
-    }
+    followed = {(each.group_version.rpartition("/")[0], each.plural) for each in watched}
     assert granted == followed
 
 

@@ -53,7 +53,7 @@ fn ingress(rules: Vec<v1::PortRule>) -> v1::EndpointPolicy {
     v1::EndpointPolicy {
         endpoint_id: 7,
         revision: 3,
-        ingress: Some(v1::DirectionPolicy { enforced: true, audit: false, rules }),
+        ingress: Some(v1::DirectionPolicy { enforced: true, rules, ..Default::default() }),
         ..Default::default()
     }
 }
@@ -98,6 +98,25 @@ fn deny_wins_then_any_rule_allows() {
     }
     let egress = endpoint.http(Direction::Egress, ALICE, 80, &Request("GET", "/x", "", &[]));
     assert_eq!((egress.verdict, egress.reason), (Verdict::Allowed, Reason::NotEnforced));
+}
+
+#[test]
+fn default_allow_passes_what_no_rule_is_about() {
+    let mut deny = rule("deny", 8080, &[BOB], None);
+    deny.deny = true;
+    let mut policy = ingress(vec![rule("api", 80, &[ALICE], http(&[("GET", "/v1/.*")])), deny]);
+    policy.ingress.as_mut().unwrap().default_allow = true;
+    let endpoint = Endpoint::compile(&policy).unwrap();
+    for (peer, port, path, verdict, reason) in [
+        (ALICE, 80, "/v1/a", Verdict::Allowed, Reason::Rule),
+        (ALICE, 80, "/x", Verdict::Denied, Reason::NoRule),
+        (BOB, 80, "/x", Verdict::Allowed, Reason::NotEnforced),
+        (ALICE, 443, "/x", Verdict::Allowed, Reason::NotEnforced),
+        (BOB, 8080, "/v1/a", Verdict::Denied, Reason::Rule),
+    ] {
+        let (seen, why, _) = get(&endpoint, peer, port, path);
+        assert_eq!((seen, why), (verdict, reason), "{peer} {port} {path}");
+    }
 }
 
 #[test]

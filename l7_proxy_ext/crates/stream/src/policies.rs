@@ -68,7 +68,8 @@ mod tests {
             l7: Some(v1::port_rule::L7::Http(v1::HttpRules { rules: vec![http] })),
             ..Default::default()
         };
-        let ingress = v1::DirectionPolicy { enforced: true, audit: false, rules: vec![rule] };
+        let ingress =
+            v1::DirectionPolicy { enforced: true, rules: vec![rule], ..Default::default() };
         v1::EndpointPolicy { endpoint_id, revision, ingress: Some(ingress), ..Default::default() }
     }
 

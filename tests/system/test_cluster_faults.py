@@ -1,0 +1,293 @@
+"""A cluster with the chart on it, and what becomes of traffic when parts of it fail."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from sandbox import processes
+from sandbox.binaries import binary, build
+from sandbox.cluster import CHART_SETTINGS, kubectl, nodes_of
+from sandbox.control_plane import Cluster
+from sandbox.execute import command_in
+from sandbox.images import http_peer
+from tests.system import cluster_rig
+
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(300)]
+
+CLUSTER = Cluster("faults")
+NODES = nodes_of(CLUSTER, 2)
+SYSTEM = "sidegate-system"
+URL = "http://{}:8080{}"
+
+
+def pod(name: str, app: str, node: str, *command: str) -> dict[str, Any]:
+    container = {"name": "main", "image": "sidegate/connectivity", "command": list(command)}
+    return {
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": app}},
+        "spec": {"nodeName": node, "containers": [container], "terminationGracePeriodSeconds": 1},
+    }  # fmt: skip
+
+
+def policy(*paths: str, **spec: Any) -> dict[str, Any]:
+    rules = {"http": [{"method": "GET", "path": path} for path in paths]}
+    ports = [{"ports": [{"port": "8080", "protocol": "TCP"}], "rules": rules}]
+    ingress = [{"fromEndpoints": [{"matchLabels": {"app": "client"}}], "toPorts": ports}]
+    return {
+        "apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy", "metadata": {"name": "server"},
+        "spec": {"endpointSelector": {"matchLabels": {"app": "server"}}, "ingress": ingress}
+        | spec,
+    }  # fmt: skip
+
+
+def apply(*objects: dict[str, Any]) -> str:
+    return kubectl(CLUSTER, "apply", "-f", "-", text=yaml.safe_dump_all(objects))
+
+
+def refused(manifest: dict[str, Any]) -> str:
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        apply(manifest)
+    return str(caught.value.stderr)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    build("helm")
+    with cluster_rig.running(CLUSTER, len(NODES)):
+        subprocess.run(
+            [str(cluster_rig.CLI), "install", f"--helm={binary('helm', 'helm')}",
+             f"--kubeconfig={CLUSTER.kubeconfig}", *(f"--set={s}" for s in CHART_SETTINGS)],
+            check=True, capture_output=True, timeout=60,
+        )  # fmt: skip
+        for what in ("ds/sidegate-agent", "deploy/sidegate-operator"):
+            kubectl(CLUSTER, "-n", SYSTEM, "rollout", "status", what, "--timeout=90s")
+        kubectl(CLUSTER, "wait", "--for=condition=Ready", "node", "--all", "--timeout=60s")
+        first, second = (node.name for node in NODES)
+        apply(
+            pod("server", "server", first, "http", "serve", "--http", ":8080"),
+            pod("near", "client", first, "sleep", "infinity"),
+            pod("far", "client", second, "sleep", "infinity"),
+            pod("other", "other", second, "sleep", "infinity"),
+            policy("/public.*"),
+        )
+        kubectl(CLUSTER, "wait", "--for=condition=Ready", "pod", "--all", "--timeout=60s")
+        yield
+
+
+NODE_OF = {"server": NODES[0], "near": NODES[0], "far": NODES[1], "other": NODES[1]}
+
+
+def run(name: str, *command: str) -> str:
+    """Beside the API server, so that it works while that is away."""
+    inside = command_in(NODE_OF[name], name, command)
+    return subprocess.run(inside, check=False, capture_output=True, text=True, timeout=20).stdout
+
+
+def address(name: str) -> str:
+    state = NODE_OF[name].sandbox_dir / "pods" / f"default_{name}" / "state.json"
+    return str(json.loads(state.read_text())["addresses"][0])
+
+
+def status(client: str, path: str = "/public") -> int:
+    answer = run(
+        client, str(http_peer()), "get", "-timeout", "2s", URL.format(address("server"), path)
+    )
+    return int(json.loads(answer)["status"])
+
+
+def eventually(wanted: Any, ask: Any, seconds: float = 15) -> None:
+    deadline = time.monotonic() + seconds
+    while (seen := ask()) != wanted and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert seen == wanted
+
+
+def verdicts() -> list[int]:
+    return [status("near"), status("far"), status("far", "/private"), status("other")]
+
+
+ENFORCED = [200, 200, 403, 0]
+
+
+def pid_of(netns: str, name: str) -> int:
+    """Of the process that runs a program by this name, or a script of it."""
+    for pid in processes.inside(netns):
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        if any(Path(word.decode()).name == name for word in words[:2]):
+            return pid
+    raise AssertionError(f"no {name} runs in {netns}")
+
+
+def agent_of(node: Any) -> int:
+    """0 while there is none."""
+    for pid in processes.inside(node.netns):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if b"sidegate\0agent\0" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return pid
+    return 0
+
+
+@pytest.fixture
+def api_server_away() -> Iterator[None]:
+    """Neither answers nor refuses: the worst way to be away."""
+    pid = pid_of(CLUSTER.netns, "kube-apiserver")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+        eventually("ok", lambda: ready(), 60)
+
+
+def ready() -> str:
+    try:
+        return kubectl(CLUSTER, "get", "--raw", "/readyz", "--request-timeout=2s")
+    except subprocess.CalledProcessError:
+        return ""
+
+
+def test_policy_holds_between_nodes() -> None:
+    eventually(ENFORCED, verdicts)
+
+
+def test_status_of_the_cluster() -> None:
+    asked = [str(cluster_rig.CLI), "status", "--wait", f"--kubeconfig={CLUSTER.kubeconfig}"]
+    done = subprocess.run(asked, check=False, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, "no problems"), done.stdout
+    elsewhere = subprocess.run(
+        [*asked[:2], "--cluster", "-n", "nowhere", asked[3]],
+        check=False, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert elsewhere.returncode == 1
+    assert "sidegate-agent is not installed in nowhere" in elsewhere.stdout
+
+
+def test_a_change_takes_effect_on_both_layers() -> None:
+    apply(policy("/other"))
+    eventually([403, 200], lambda: [status("far"), status("far", "/other")])
+    apply(policy("/public.*"))
+    eventually(ENFORCED, verdicts)
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({"ingress": [{"fromEntities": ["moon"]}]}, "spec.ingress[0].fromEntities[0]"),
+        ({"ingress": [{"fromCIDR": ["10.0.0.0/99"]}]}, "spec.ingress[0].fromCIDR[0]"),
+        ({"endpointSelector": None}, "endpointSelector"),
+        ({"ingress": [{"toPorts": [{"ports": []}]}]}, "spec.ingress[0].toPorts[0].ports"),
+        (
+            {"ingress": [{"toPorts": [{"ports": [{"port": "9", "endPort": 8}]}]}]},
+            "spec.ingress[0].toPorts[0].ports[0]",
+        ),
+        (
+            {"egress": [{"toPorts": [{"ports": [{"port": "53", "protocol": "UDP"}],
+                                      "rules": {"http": [{}]}}]}]},
+            "spec.egress[0].toPorts[0]",
+        ),
+        (
+            {"ingress": [{"toPorts": [{"ports": [{"port": "9"}],
+                                       "rules": {"http": [{}], "kafka": [{}]}}]}]},
+            "spec.ingress[0].toPorts[0].rules",
+        ),
+        ({"ingres": []}, "spec.ingres"),
+    ],
+)  # fmt: skip
+def test_kubectl_refuses_a_bad_policy_by_its_field(spec: dict[str, Any], field: str) -> None:
+    assert field in refused(policy("/x", **spec))
+    assert verdicts() == ENFORCED
+
+
+def test_what_only_the_engine_refuses_is_in_the_status_and_harms_nothing() -> None:
+    manifest = policy("/x", ingress=[{"fromNodes": [{}]}]) | {"metadata": {"name": "half"}}
+    apply(manifest)
+
+    def conditions(name: str) -> dict[str, str]:
+        found = json.loads(kubectl(CLUSTER, "get", "cnp", name, "-ojson")).get("status") or {}
+        return {c["type"]: f"{c['status']} {c['message']}" for c in found.get("conditions", [])}
+
+    eventually("False", lambda: conditions("half").get("Valid", "").split(" ")[0])
+    assert "spec.ingress[0].fromNodes" in conditions("half")["Valid"]
+    eventually("True 1/1 nodes", lambda: conditions("server").get("Enforced"))
+    events = kubectl(CLUSTER, "get", "events", "-ojson")
+    assert "spec.ingress[0].fromNodes" in events
+    assert re.search(r"server +True +1/1 nodes", kubectl(CLUSTER, "get", "cnp"))
+    assert verdicts() == ENFORCED
+    kubectl(CLUSTER, "delete", "cnp", "half")
+
+
+def test_an_agent_killed_changes_nothing_and_is_back(tmp_path: Path) -> None:
+    before = agent_of(NODES[0])
+    os.kill(before, signal.SIGKILL)
+    assert verdicts() == ENFORCED
+    eventually(True, lambda: agent_of(NODES[0]) not in (0, before), 30)
+    apply(policy("/other"))
+    eventually([403, 200], lambda: [status("far"), status("far", "/other")], 30)
+    apply(policy("/public.*"))
+    eventually(ENFORCED, verdicts)
+
+
+def test_while_the_api_server_is_away_all_holds(api_server_away: None) -> None:
+    for _ in range(5):
+        assert verdicts() == ENFORCED
+        time.sleep(1)
+
+
+def test_an_agent_that_restarts_while_it_is_away_opens_nothing(api_server_away: None) -> None:
+    before = agent_of(NODES[0])
+    os.kill(before, signal.SIGKILL)
+    for _ in range(5):
+        assert verdicts() == ENFORCED
+        time.sleep(1)
+    socket = NODES[0].root / "run/sidegate/agent.sock"
+    asked = ["curl", "-s", "--unix-socket", str(socket), "http://agent/v1/status"]
+    said = subprocess.run(asked, check=False, capture_output=True, text=True).stdout
+    assert "not ready" in said
+    assert "kube-apiserver" in said
+
+
+def test_changes_are_seen_once_it_is_back() -> None:
+    apply(policy("/other"))
+    eventually([403, 200], lambda: [status("far"), status("far", "/other")], 60)
+    apply(policy("/public.*"))
+    eventually(ENFORCED, verdicts, 30)
+
+
+def test_an_identity_deleted_while_used_comes_back() -> None:
+    found = json.loads(kubectl(CLUSTER, "get", "sgid", "-ojson"))["items"]
+    number = next(i["metadata"]["name"] for i in found
+                  if i["security-labels"].get("k8s:app") == "client")  # fmt: skip
+    kubectl(CLUSTER, "delete", "sgid", number)
+    eventually(f"{number}\n", lambda: kubectl(
+        CLUSTER, "get", "sgid", number, "--ignore-not-found",
+        "-ojsonpath={.metadata.name}{'\\n'}"))  # fmt: skip
+    eventually(ENFORCED, verdicts)
+
+
+def test_the_other_operator_takes_over() -> None:
+    def holder() -> str:
+        return kubectl(CLUSTER, "-n", SYSTEM, "get", "lease", "sidegate-operator",
+                       "-ojsonpath={.spec.holderIdentity}")  # fmt: skip
+
+    before = holder()
+    kubectl(CLUSTER, "-n", SYSTEM, "delete", "pod", before, "--wait=false")
+    eventually(True, lambda: holder() not in ("", before), 40)
+
+
+def test_a_pod_that_is_made_anew_has_its_policy_from_the_first_packet() -> None:
+    kubectl(CLUSTER, "delete", "pod", "server", "--now")
+    apply(pod("server", "server", NODES[0].name, "http", "serve", "--http", ":8080"))
+    kubectl(CLUSTER, "wait", "--for=condition=Ready", "pod", "server", "--timeout=60s")
+    assert status("other") == 0
+    eventually(ENFORCED, verdicts)
