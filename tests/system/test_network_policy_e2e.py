@@ -11,7 +11,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from ipaddress import ip_network
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from sandbox.binaries import binary, build
 from sandbox.cluster import CHART_SETTINGS, kubectl, nodes_of
 from sandbox.control_plane import Cluster
 from sandbox.execute import command_in
+from sandbox.segment import UPLINK, ip
 from tests.system import cluster_rig
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(180)]
@@ -32,7 +34,8 @@ PROBE = [sys.executable, str(HERE / "policy_probe.py")]
 CASES = yaml.safe_load((HERE / "resources" / "network_policy_e2e.yaml").read_text())
 CLUSTER = Cluster("netpol")
 NODES = nodes_of(CLUSTER, 2)
-SYSTEM = "sidegate-system"
+SYSTEM, CRD = "sidegate-system", "ciliumnetworkpolicies.cilium.io"
+OUTSIDE = {"one": ["192.0.2.50", "2001:db8::50"], "two": ["192.0.2.51", "2001:db8::51"]}
 NAMESPACES, PORTS = ("x", "y", "z"), (80, 81)
 PODS = [f"{namespace}/{name}" for namespace, name in product(NAMESPACES, "abc")]
 NODE_OF = {pod: NODES[number % 2] for number, pod in enumerate(PODS)}
@@ -96,6 +99,8 @@ def pods() -> Iterator[Pods]:
         )  # fmt: skip
         rollout = ("-n", SYSTEM, "rollout", "status", "ds/sidegate-agent", "--timeout=90s")
         kubectl(CLUSTER, *rollout)
+        kubectl(CLUSTER, "wait", "--for=create", f"crd/{CRD}", "--timeout=60s")
+        stack.enter_context(outside())
         kubectl(CLUSTER, "wait", "--for=condition=Ready", "node", "--all", "--timeout=60s")
         apply(*(namespace(name) for name in NAMESPACES))
         for name in NAMESPACES:
@@ -106,6 +111,26 @@ def pods() -> Iterator[Pods]:
         made = Pods()
         stack.callback(made.close)
         yield made
+
+
+@contextmanager
+def outside() -> Iterator[None]:
+    """A host beside the nodes that has all addresses of OUTSIDE and serves on them."""
+    netns = f"{CLUSTER.netns}-outside"
+    ip("netns", "add", netns)
+    try:
+        CLUSTER.segment.attach(netns, 50)
+        for address, length in zip(OUTSIDE["two"], (24, 64), strict=True):
+            nodad = ["nodad"] if ":" in address else []
+            ip("addr", "add", f"{address}/{length}", "dev", UPLINK, *nodad, netns=netns)
+        server = subprocess.Popen(["ip", "netns", "exec", netns, *PROBE, "serve", *map(str, PORTS)])
+        try:
+            yield
+        finally:
+            server.kill()
+            server.wait()
+    finally:
+        ip("netns", "del", netns)
 
 
 def namespace(name: str) -> dict[str, Any]:
@@ -209,3 +234,82 @@ def test_case(pods: Pods, case: dict[str, Any]) -> None:
     finally:
         for name in labelled:
             label(name, "new-")
+
+
+def blocks(*names: str, excepts: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    """Of each family: the hosts, or everything but ``excepts``."""
+    made = []
+    for family, everything in enumerate(("0.0.0.0/0", "::/0")):
+        left_out = [str(ip_network(OUTSIDE[name][family])) for name in excepts]
+        if excepts:
+            made.append({"cidr": everything, "except": left_out})
+        made += [{"cidr": str(ip_network(OUTSIDE[name][family]))} for name in names]
+    return [{"ipBlock": block} for block in made]
+
+
+def leaves(pods: Pods) -> dict[Pair, list[bool]]:
+    return pods.ask("TCP/80", OUTSIDE | {"y/a": pods.addresses["y/a"]}, ["x/a"])
+
+
+def seen_by_a(*reached: str) -> dict[Pair, list[bool]]:
+    return {("x/a", name): [name in reached] * 2 for name in (*OUTSIDE, "y/a")}
+
+
+def egress_to(*peers: dict[str, Any]) -> dict[str, Any]:
+    own = {"podSelector": {"matchLabels": {"pod": "a"}}, "policyTypes": ["Egress"]}
+    return own | {"egress": [{"to": list(peers)}]}
+
+
+@pytest.mark.usefixtures("without_policies")
+def test_an_ip_block_means_addresses_outside_the_cluster(pods: Pods) -> None:
+    settles(seen_by_a("one", "two", "y/a"), lambda: leaves(pods))
+    change({"apply": {"x/block": egress_to(*blocks("one"))}})
+    settles(seen_by_a("one"), lambda: leaves(pods))
+    change({"apply": {"x/block": egress_to(*blocks(excepts=("one",)))}})
+    settles(seen_by_a("two"), lambda: leaves(pods))
+    change({"apply": {"x/other": egress_to(*blocks("one"))}})
+    settles(seen_by_a("one", "two"), lambda: leaves(pods))
+    change({"delete": ["x/block", "x/other"]})
+    settles(seen_by_a("one", "two", "y/a"), lambda: leaves(pods))
+
+
+def service(of: str, name: str, **spec: Any) -> dict[str, Any]:
+    metadata = {"name": name, "namespace": of}
+    ports = {"ports": [{"port": 80, "name": "http"}]}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": ports | spec}
+
+
+def endpoint_slice(of: str, name: str, address: str) -> dict[str, Any]:
+    kind = "IPv6" if ":" in address else "IPv4"
+    labels = {"kubernetes.io/service-name": name}
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": f"{name}-{kind.lower()}", "namespace": of, "labels": labels},
+        "addressType": kind,
+        "ports": [{"port": 80, "name": "http"}],
+        "endpoints": [{"addresses": [address]}],
+    }
+
+
+def test_to_services_follows_the_services(pods: Pods) -> None:
+    backends = [endpoint_slice("y", "peers", address) for address in OUTSIDE["one"]]
+    to = {"toServices": [{"k8sService": {"serviceName": "peers", "namespace": "y"}}]}
+    policy = {
+        "apiVersion": "cilium.io/v2",
+        "kind": "CiliumNetworkPolicy",
+        "metadata": {"name": "services", "namespace": "x"},
+        "spec": {"endpointSelector": {"matchLabels": {"pod": "a"}}, "egress": [to]},
+    }
+    apply(policy)
+    try:
+        settles(seen_by_a(), lambda: leaves(pods))
+        apply(service("y", "peers"), *backends)
+        settles(seen_by_a("one"), lambda: leaves(pods))
+        apply(service("y", "peers", selector={"pod": "a"}))
+        settles(seen_by_a("y/a"), lambda: leaves(pods))
+        kubectl(CLUSTER, "-n", "y", "delete", "service", "peers")
+        settles(seen_by_a(), lambda: leaves(pods))
+    finally:
+        kubectl(CLUSTER, "-n", "x", "delete", "cnp", "services")
+    settles(seen_by_a("one", "two", "y/a"), lambda: leaves(pods))
