@@ -176,7 +176,7 @@ def naive(
     return "deny"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(spec(), min_size=1, max_size=3))
 def test_entries_decide_as_the_rules_read(specs: list[dict[str, Any]]) -> None:
     made = repository(specs)
