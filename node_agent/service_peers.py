@@ -73,7 +73,9 @@ class ServicePeers:
 
 
 def _selector(service: Manifest) -> dict[str, str]:
-    return (service.get("spec") or {}).get("selector") or {}
+    """The API ignores that of an ExternalName."""
+    spec = service.get("spec") or {}
+    return {} if spec.get("type") == "ExternalName" else spec.get("selector") or {}
 
 
 def _addresses(endpoint_slice: Manifest) -> set[Prefix]:

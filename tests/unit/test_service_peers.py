@@ -229,6 +229,11 @@ def test_services_and_slices_of_the_store() -> None:
     assert reached(made) == {"192.0.2.1/32"}, "a slice may go to another Service"
     assert peers.take(change(service("web", app="web"))) == {1}
     assert reached(made) == {WEB}, "with a selector its pods are meant, not its slices"
+    named = service("web", app="web")
+    named["spec"]["type"] = "ExternalName"
+    assert peers.take(change(named)) == {1}
+    assert reached(made) == {"192.0.2.1/32"}, "the API ignores its selector"
+    assert peers.take(change(service("web", app="web"))) == {1}
     assert peers.take(change(endpoint_slice("web-1", "web", "192.0.2.9"))) == set()
     assert peers.take(change(service("web"))) == {1}
     assert reached(made) == {"192.0.2.9/32"}
