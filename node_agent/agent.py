@@ -135,7 +135,8 @@ class Agent:
         """What it waits for before it can be asked or told anything; "" once it is up."""
         if self._is_up:
             return ""
-        why = "; ".join(map(str, self.sources.errors())) or "it starts"
+        waiting = "it waits for kube-apiserver" if self.config.cluster else "it starts"
+        why = "; ".join(map(str, self.sources.errors())) or waiting
         return f"the agent is not ready, what was enforced before still is: {why}"
 
     @property
