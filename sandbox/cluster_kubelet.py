@@ -54,8 +54,7 @@ class ClusterKubelet:
         finally:
             for task in [*tasks, *self._workers.values()]:
                 task.cancel()
-            for key in list(self._runner.pods):
-                await self._runner.stop(key)
+            await self._runner.stop_all()
 
     async def _register(self) -> None:
         manifest = node_object.manifest(self._node)

@@ -52,8 +52,7 @@ class Kubelet:
             await asyncio.sleep(0.3)
 
     async def stop(self) -> None:
-        for key in list(self.pods):
-            await self._remove(key)
+        await self._runner.stop_all()
 
     async def _handle(self, event: str, manifest: dict[str, Any]) -> None:
         kind, metadata = manifest.get("kind", ""), manifest.get("metadata", {})

@@ -128,6 +128,12 @@ class PodRunner:
                 ip("netns", "del", pod.attachment.netns)
         shutil.rmtree(pod.place.directory, ignore_errors=True)
 
+    async def stop_all(self) -> None:
+        """Pods that have a network first: whoever takes it away runs on the node's own."""
+        for on_host in (False, True):
+            keys = [key for key, pod in self.pods.items() if pod.spec.host_network is on_host]
+            await asyncio.gather(*(self.stop(key) for key in keys))
+
     async def _run(self, pod: RunningPod) -> None:
         for each in pod.spec.init:
             await self._supervise(pod, each, "OnFailure")
