@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Collection, Iterable
-from ipaddress import collapse_addresses
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 
 from datapath.codec import Prefix
 from datapath.consts import MARK_FROM_PROXY, MARK_MASK, MARK_TO_PROXY, MARK_UPSTREAM
@@ -38,13 +38,13 @@ def set_up(cluster_cidrs: Iterable[Prefix], devices: Collection[str]) -> None:
     """Exactly this, at once: a packet meets the old rules or the new ones. ``devices`` are the
     uplinks by name; ``cluster_cidrs`` hold all pods of the cluster, and whatever else is to see
     their own addresses. Raises OSError without nft, CalledProcessError with its words."""
-    cidrs = list(cluster_cidrs)
+    cidrs = list(cluster_cidrs)  # an nft set takes no overlaps: collapsed
+    v4 = collapse_addresses(each for each in cidrs if isinstance(each, IPv4Network))
+    v6 = collapse_addresses(each for each in cidrs if isinstance(each, IPv6Network))
     uplinks = ", ".join(f'"{name}"' for name in sorted(devices))
     of_proxy = f"meta mark & {MARK_MASK:#x} == {MARK_FROM_PROXY:#x}"
     rules = []
-    for version, family in ((4, "ip"), (6, "ip6")):
-        of_version = [prefix for prefix in cidrs if prefix.version == version]
-        inside = ", ".join(map(str, collapse_addresses(of_version)))  # a set takes no overlaps
+    for family, inside in (("ip", ", ".join(map(str, v4))), ("ip6", ", ".join(map(str, v6)))):
         if inside and uplinks:
             ends = f"{family} saddr {{ {inside} }} {family} daddr != {{ {inside} }}"
             leaves = f"oifname {{ {uplinks} }} {ends}"

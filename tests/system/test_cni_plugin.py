@@ -205,6 +205,18 @@ def test_del_leaves_nothing_and_never_fails_for_what_is_gone(rig: Rig, agent: Ag
     assert (rig.leftovers(), agent.endpoints) == ([], {})
 
 
+def test_add_again_answers_the_same(rig: Rig, agent: Agent) -> None:
+    netns = rig.pod("a")
+    first = rig.call("ADD", "a", netns)
+    held = rig.leftovers()
+    assert first[0] == 0
+    assert rig.call("ADD", "a", netns) == first
+    assert rig.leftovers() == held
+    (host,) = show(NODE, "link", "show", agent.endpoints["a"]["host_ifname"])
+    assert host["ifindex"] == agent.endpoints["a"]["host_ifindex"]
+    assert reach(netns, NODE, "10.77.0.1")
+
+
 def test_without_the_agent(rig: Rig) -> None:
     netns = rig.pod("a")
     status, error = rig.call("ADD", "a", netns)
