@@ -9,7 +9,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
-from datapath import routing
+from datapath import masquerade, routing
 from datapath.codec import (
     Address,
     Endpoint,
@@ -188,9 +188,10 @@ class Datapath:
         return [row(key, value) for key, value in self._maps[name].items()]
 
     def destroy(self) -> None:
-        """Give the node back: links, maps, rules, routes and the hairpin go."""
+        """Give the node back: links, maps, rules, routes, masquerade and the hairpin go."""
         self._ring.close()
         self._programs.unpin()
+        masquerade.tear_down()
         routing.tear_down()
 
 

@@ -31,6 +31,18 @@ impl Agent<'_> {
         self.request("GET", "/v1/endpoints", "")
     }
 
+    /// Of this node, as the cluster gave them.
+    pub fn pod_cidrs(&self) -> Result<Vec<String>> {
+        let config = self.request("GET", "/v1/config", "")?;
+        let all = config["pod_cidrs"].as_array().into_iter().flatten();
+        let cidrs: Vec<String> = all.filter_map(|c| c.as_str().map(str::to_owned)).collect();
+        if cidrs.is_empty() {
+            let why = "the agent knows no pod CIDR of this node; set ipam.ranges, or wait for it";
+            return Err(Error::new(code::TRY_AGAIN, why));
+        }
+        Ok(cidrs)
+    }
+
     fn request(&self, method: &str, path: &str, body: &str) -> Result<Value> {
         let answer = self.exchange(method, path, body).map_err(|e| {
             Error::new(
@@ -45,7 +57,8 @@ impl Agent<'_> {
             return Ok(value);
         }
         let why = value["error"].as_str().unwrap_or(text);
-        Err(Error::new(code::AGENT, format!("the agent refused {method} {path}: {why}")))
+        let code = if status == "503" { code::TRY_AGAIN } else { code::AGENT }; // it still starts
+        Err(Error::new(code, format!("the agent refused {method} {path}: {why}")))
     }
 
     /// HTTP/1.0, so that the answer ends with the connection and is never chunked.

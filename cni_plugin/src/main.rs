@@ -102,8 +102,11 @@ async fn add(config: &Config, call: &Call) -> Result<Value> {
 }
 
 async fn attach(config: &Config, call: &Call, node: &Namespace, pod: &Namespace) -> Result<Value> {
-    let leases =
-        ipam(config)?.lease(&owner(&call.container_id, &call.ifname), &config.ipam.ranges)?;
+    let ranges = match &config.ipam.ranges {
+        Some(ranges) => ranges.clone(),
+        None => agent(config).pod_cidrs()?,
+    };
+    let leases = ipam(config)?.lease(&owner(&call.container_id, &call.ifname), &ranges)?;
     let pair = Pair::of(&call.container_id, &call.ifname, &leases);
     let index = network::create(node, pod, &pair, &call.ifname, config.mtu, &leases).await?;
     register(config, call, &pair, index, &leases)?;

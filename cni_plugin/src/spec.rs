@@ -65,7 +65,8 @@ pub struct Config {
 #[serde(rename_all = "camelCase")]
 pub struct Ipam {
     pub data_dir: String,
-    pub ranges: Vec<String>,
+    /// Absent: the pod CIDRs that the agent knows of its node.
+    pub ranges: Option<Vec<String>>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -39,7 +39,8 @@ class Agent(socketserver.ThreadingUnixStreamServer):
     def __init__(self, path: Path) -> None:
         self.endpoints: dict[str, dict[str, Any]] = {}
         self.up_at_put: list[bool] = []
-        self.refusal = ""
+        self.refusal, self.refusal_status = "", 409
+        self.pod_cidrs: list[str] = []
         super().__init__(str(path), Handler)
 
 
@@ -65,7 +66,7 @@ class Handler(BaseHTTPRequestHandler):
         (link,) = show(NODE, "link", "show", body["host_ifname"])
         self.server.up_at_put.append("UP" in link["flags"])
         if self.server.refusal:
-            self._answer(409, {"error": self.server.refusal})
+            self._answer(self.server.refusal_status, {"error": self.server.refusal})
             return
         self.server.endpoints[body["container_id"]] = body
         self._answer(201, {"endpoint_id": 7})
@@ -75,6 +76,9 @@ class Handler(BaseHTTPRequestHandler):
         self._answer(200, {})
 
     def do_GET(self) -> None:
+        if self.path == "/v1/config":
+            self._answer(200, {"pod_cidrs": self.server.pod_cidrs})
+            return
         items = list(self.server.endpoints.values())
         self._answer(200, {"items": items} if self.path == "/v1/endpoints" else {"ok": True})
 
@@ -205,6 +209,18 @@ def test_del_leaves_nothing_and_never_fails_for_what_is_gone(rig: Rig, agent: Ag
     assert (rig.leftovers(), agent.endpoints) == ([], {})
 
 
+def test_add_again_answers_the_same(rig: Rig, agent: Agent) -> None:
+    netns = rig.pod("a")
+    first = rig.call("ADD", "a", netns)
+    held = rig.leftovers()
+    assert first[0] == 0
+    assert rig.call("ADD", "a", netns) == first
+    assert rig.leftovers() == held
+    (host,) = show(NODE, "link", "show", agent.endpoints["a"]["host_ifname"])
+    assert host["ifindex"] == agent.endpoints["a"]["host_ifindex"]
+    assert reach(netns, NODE, "10.77.0.1")
+
+
 def test_without_the_agent(rig: Rig) -> None:
     netns = rig.pod("a")
     status, error = rig.call("ADD", "a", netns)
@@ -222,6 +238,24 @@ def test_a_refusal_of_the_agent_is_rolled_back(rig: Rig, agent: Agent) -> None:
     assert (status, error["code"]) == (1, 102)
     assert agent.refusal in error["msg"]
     assert rig.leftovers() == []
+
+
+def test_an_agent_that_starts_is_tried_again(rig: Rig, agent: Agent) -> None:
+    agent.refusal, agent.refusal_status = "it has not heard from the API server", 503
+    status, error = rig.call("ADD", "a", rig.pod("a"))
+    assert (status, error["code"]) == (1, 11)
+    assert rig.leftovers() == []
+
+
+def test_ranges_of_the_agent(rig: Rig, agent: Agent) -> None:
+    netns, config = rig.pod("a"), {"ipam": {"dataDir": str(rig.ipam)}}
+    status, error = rig.call("ADD", "a", netns, **config)
+    assert (status, error["code"]) == (1, 11)
+    assert "pod CIDR" in error["msg"]
+    assert rig.leftovers() == []
+    agent.pod_cidrs = ["10.78.0.0/29"]
+    status, result = rig.call("ADD", "a", netns, **config)
+    assert (status, [i["address"] for i in result["ips"]]) == (0, ["10.78.0.2/32"])
 
 
 def test_exhausted_addresses(rig: Rig, agent: Agent) -> None:
@@ -251,7 +285,7 @@ def test_gc_keeps_what_is_valid(rig: Rig, agent: Agent) -> None:
     [
         ("ADD", "a", {"prevResult": {"cniVersion": "1.1.0"}}, 7, "prevResult"),
         ("ADD", "a", {"cniVersion": "0.1.0"}, 1, "0.1.0"),
-        ("ADD", "a", {"ipam": {"dataDir": "/nowhere"}}, 7, "ranges"),
+        ("ADD", "a", {"ipam": {"ranges": []}}, 7, "dataDir"),
         ("ADD", "a", {}, 4, "CNI_NETNS"),
         ("DEL", "../a", {}, 4, "CNI_CONTAINERID"),
         ("MAKE", "a", {}, 4, "MAKE"),
