@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import structlog
 
-from datapath import routing
+from datapath import masquerade, routing
 from kube_store.kube import KubeSource
 from kube_store.kube_client import KubeClient
 from kube_store.resource import ResourceKey, SourceError
@@ -41,6 +41,7 @@ class Member:
     ) -> None:
         node = config.node
         self._node, self._client, self._store = node, client, store
+        self._config = config
         self._repository = repository
         self.services = (
             NodeServices(node, config.bpf_dir, config.node_cgroup) if config.node_cgroup else None
@@ -128,13 +129,20 @@ class Member:
                 yield resource.key.name
 
     async def _keep_routes(self) -> None:
-        routes: dict[Any, Any] = {}
+        """Routes to other nodes' pods, and what is inside of the cluster for the masquerade."""
+        known: tuple[Any, Any] = ({}, frozenset())
         while True:
-            if self.cluster.routes != routes:
-                routes = dict(self.cluster.routes)
+            wanted = (dict(self.cluster.routes), self.cluster.cluster_cidrs)
+            if wanted != known:
+                known = wanted
                 try:
-                    await asyncio.to_thread(routing.set_routes, routes)
+                    await asyncio.to_thread(self._set_routes, *wanted)
                 except Exception as error:  # one wrong route must not end the agent
                     log.error("routes to other nodes were not set", error=str(error))
             await self._changed.wait()
             self._changed.clear()
+
+    def _set_routes(self, routes: Mapping[Any, Any], cluster_cidrs: frozenset[Any]) -> None:
+        routing.set_routes(routes)
+        if self._config.masquerade:
+            masquerade.set_up(cluster_cidrs, self._config.devices)

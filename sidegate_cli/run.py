@@ -38,6 +38,9 @@ def agent(
     cni_config: Annotated[
         Path | None, typer.Option(help="The node's CNI configurations: ours is put there.")
     ] = None,
+    masquerade: Annotated[
+        bool, typer.Option("--masquerade", help="Out of the cluster with the node's address.")
+    ] = False,
     node_cgroup: Annotated[
         Path | None, typer.Option(help="cgroup2 directory that has all pods.", file_okay=False)
     ] = None,
@@ -62,6 +65,7 @@ def agent(
         kubeconfig=kubeconfig,
         bpffs=bpffs,
         cni_config=cni_config,
+        masquerade=masquerade,
         node_cgroup=node_cgroup,
         kubelet_cgroup=kubelet_cgroup,
         metrics_port=metrics_port,
