@@ -20,8 +20,8 @@ class AgentConfig:
     API server, by ``kubeconfig`` or as the pod that we are. ``bpffs`` is where pins go, None for a
     bpffs of our own in the run directory. ``cni_config`` is the directory of the node's CNI
     configuration, None to leave it alone. ``node_cgroup`` has all pods of the node below it,
-    ``kubelet_cgroup`` the kubelet. ``metrics_port`` serves metrics on the network, 0 does not. ``masquerade``: what
-    pods send out of the cluster has the node's address.
+    ``kubelet_cgroup`` the kubelet. ``metrics_port`` serves metrics on the network, 0 does not.
+    ``masquerade``: what pods send out of the cluster has the node's address.
     """
 
     node: str = "default"
