@@ -106,7 +106,8 @@ class _Agent:
     async def until(self, holds: Callable[[dict[str, Any]], bool]) -> None:
         for _ in range(1200):
             with contextlib.suppress(httpx.HTTPError, OSError):
-                if holds(await self.status()):
+                status = await self.status()
+                if "error" not in status and holds(status):
                     return
             await asyncio.sleep(0.05)
         raise TimeoutError((self.node.sandbox_dir / "agent.log").read_text()[-3000:])

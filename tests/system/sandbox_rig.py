@@ -101,7 +101,8 @@ class Sandbox:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             try:
-                if self.api.get("/v1/status").json()["envoy"]["ready"]:
+                answer = self.api.get("/v1/status")
+                if answer.status_code == 200 and answer.json()["envoy"]["ready"]:
                     return
             except httpx.HTTPError:
                 pass
