@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(180)]
 
 HERE = Path(__file__).parent
 PROBE = [sys.executable, str(HERE / "policy_probe.py")]
-CASES = yaml.safe_load((HERE / "resources" / "network_policy_e2e.yaml").read_text())
+CASES = yaml.safe_load((HERE / "network_policy_e2e.yaml").read_text())
 CLUSTER = Cluster("netpol")
 NODES = nodes_of(CLUSTER, 2)
 SYSTEM, CRD = "sidegate-system", "ciliumnetworkpolicies.cilium.io"
