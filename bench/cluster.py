@@ -23,7 +23,9 @@ from bench.rig import CLI, policy
 from cluster_operator.crds import definitions
 from datapath.codec import ipcache_key, policy_key
 from datapath.libbpf import Map, get_pinned
-from kube_store.kube_client import APPLY_PATCH, MERGE_PATCH, KubeClient, connect, resource_path
+from kube_store.kube_client import MERGE_PATCH, KubeClient, connect, resource_path
+from kube_store.resource import plural
+from kube_store.shared import GROUP_VERSION, IDENTITY, SLICE, path_of
 from node_agent.identities import candidate
 from policy_engine.labels import pod_labels
 from policy_engine.model import Direction, PolicyKey, Protocol
@@ -33,7 +35,6 @@ from sandbox.node import Node
 from sandbox.segment import UPLINK, ip
 
 _NODES, _PODS_EACH, _POLICIES, _APPS = 500, 10, 1000, 500
-_OWN = "policy.sidegate.io/v2"
 _TOGETHER = 24
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -164,7 +165,7 @@ def _address(number: int) -> IPv4Address:
 def _slice(node: int, more: Iterable[dict[str, Any]] = ()) -> dict[str, Any]:
     pods = [_endpoint(node * _PODS_EACH + n) for n in range(_PODS_EACH)]
     return {
-        "apiVersion": _OWN, "kind": "SidegateEndpointSlice", "metadata": {"name": f"node-{node}-0"},
+        "apiVersion": GROUP_VERSION, "kind": SLICE, "metadata": {"name": f"node-{node}-0"},
         "node": f"node-{node}", "endpoints": [*pods, *more],
     }  # fmt: skip
 
@@ -177,11 +178,10 @@ async def _fill(client: KubeClient, plane: ControlPlane, own: Node) -> None:
         await asyncio.sleep(0.1)
     for name in ("kube-scheduler", "kube-controller-manager"):  # they would remove such nodes
         plane.stop_part(name)
-    query = {"fieldManager": "bench", "force": "true"}
     for crd in definitions():
         path = resource_path("apiextensions.k8s.io/v1", "customresourcedefinitions",
                              name=crd["metadata"]["name"])  # fmt: skip
-        await client.request("PATCH", path, query, crd, APPLY_PATCH)
+        await client.apply(path, crd, "bench")
     await asyncio.sleep(3)
 
     def post(group_version: str, plural: str, namespace: str, body: dict[str, Any]) -> Any:
@@ -196,12 +196,12 @@ async def _fill(client: KubeClient, plane: ControlPlane, own: Node) -> None:
         for name, cidr in nodes
     ]  # fmt: skip
     jobs += [
-        post(_OWN, "sidegateidentities", "", {
-            "apiVersion": _OWN, "kind": "SidegateIdentity",
+        post(GROUP_VERSION, plural(IDENTITY), "", {
+            "apiVersion": GROUP_VERSION, "kind": IDENTITY,
             "metadata": {"name": str(candidate(_app(n), 0))}, "security-labels": _app(n)})
         for n in {candidate(_app(n), 0): n for n in range(_APPS)}.values()
     ]  # fmt: skip
-    jobs += [post(_OWN, "sidegateendpointslices", "", _slice(n)) for n in range(_NODES)]
+    jobs += [post(GROUP_VERSION, plural(SLICE), "", _slice(n)) for n in range(_NODES)]
     jobs += [
         post("v1", "pods", "default",
              _pod(f"pod-{n}", f"app-{n % _APPS}", f"node-{n // _PODS_EACH}"))
@@ -298,7 +298,7 @@ async def _changes(client: KubeClient, agent: _Agent, seconds: int = 15) -> floa
 
 
 async def _patch(client: KubeClient, node: int, more: list[dict[str, Any]]) -> None:
-    path = resource_path(_OWN, "sidegateendpointslices", name=f"node-{node}-0")
+    path = path_of(SLICE, f"node-{node}-0")
     body = {"endpoints": _slice(node, more)["endpoints"]}
     await client.request("PATCH", path, None, body, MERGE_PATCH)
 

@@ -9,25 +9,26 @@ from typing import Any
 import yaml
 
 from cluster_operator import policy_schema
-from policy_engine.kinds import API_VERSIONS, CLUSTERWIDE, KINDS
+from kube_store.resource import plural
+from kube_store.shared import GROUP, IDENTITY, REPORT, SLICE
+from policy_engine.kinds import API_VERSIONS, CLUSTERWIDE, CRD_KINDS, KINDS
 
 SCHEMA_VERSION = 1  # raised with every change: an operator leaves what a newer one installed
 VERSION_ANNOTATION = "policy.sidegate.io/schema-version"
 MANAGED_BY = {"app.kubernetes.io/managed-by": "sidegate"}
-OWN_GROUP = "policy.sidegate.io"
 DIRECTORY = Path(__file__).parent.parent / "sidegate_api" / "crds"
 
-_OPEN = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 _TEXT, _NUMBER, _FLAG = {"type": "string"}, {"type": "integer"}, {"type": "boolean"}
 
 
 def definitions() -> list[dict[str, Any]]:
     """Policies of both groups, then what agents and operator share."""
-    policies = [_policy(kind, short) for kind, short in KINDS.items() if kind != "NetworkPolicy"]
+    policies = [_policy(kind) for kind in CRD_KINDS]
     return [*policies, _identities(), _endpoint_slices(), _policy_reports()]
 
 
-def _policy(kind: str, short: str) -> dict[str, Any]:
+def _policy(kind: str) -> dict[str, Any]:
+    short = KINDS[kind]
     specs = {"type": "array", "maxItems": 100, "items": policy_schema.spec(rules=False)}
     schema = {
         "type": "object",
@@ -85,7 +86,7 @@ def _identities() -> dict[str, Any]:
         ],
     }  # fmt: skip
     return _definition(
-        OWN_GROUP, "v2", "SidegateIdentity", "sgid", schema, True, status=False,
+        GROUP, "v2", IDENTITY, "sgid", schema, True, status=False,
         columns=[
             ("Namespace", "string", r".security-labels.k8s:io\.kubernetes\.pod\.namespace"),
             ("Age", "date", ".metadata.creationTimestamp"),
@@ -110,7 +111,7 @@ def _endpoint_slices() -> dict[str, Any]:
         "required": ["node"],
     }  # fmt: skip
     return _definition(
-        OWN_GROUP, "v2", "SidegateEndpointSlice", "sges", schema, True, status=False,
+        GROUP, "v2", SLICE, "sges", schema, True, status=False,
         columns=[("Node", "string", ".node"), ("Age", "date", ".metadata.creationTimestamp")],
     )  # fmt: skip
 
@@ -127,7 +128,7 @@ def _policy_reports() -> dict[str, Any]:
                        "policies": {"type": "object", "additionalProperties": report}},
     }  # fmt: skip
     return _definition(
-        OWN_GROUP, "v2", "SidegatePolicyReport", "sgpr", schema, True, status=False,
+        GROUP, "v2", REPORT, "sgpr", schema, True, status=False,
         columns=[("Age", "date", ".metadata.creationTimestamp")],
     )  # fmt: skip
 
@@ -139,8 +140,6 @@ def _definition(
     group: str, version: str, kind: str, short: str, schema: dict[str, Any], clusterwide: bool,
     columns: list[tuple[str, str, str]], status: bool = True,
 ) -> dict[str, Any]:  # fmt: skip
-    singular = kind.lower()
-    plural = singular[:-1] + "ies" if singular.endswith("y") else singular + "s"
     served: dict[str, Any] = {
         "name": version,
         "served": True,
@@ -156,15 +155,15 @@ def _definition(
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
         "metadata": {
-            "name": f"{plural}.{group}",
+            "name": f"{plural(kind)}.{group}",
             "labels": dict(MANAGED_BY),
             "annotations": {VERSION_ANNOTATION: str(SCHEMA_VERSION)},
         },
         "spec": {
             "group": group,
             "scope": "Cluster" if clusterwide else "Namespaced",
-            "names": {"kind": kind, "listKind": f"{kind}List", "plural": plural,
-                      "singular": singular, "shortNames": [short], "categories": ["sidegate"]},
+            "names": {"kind": kind, "listKind": f"{kind}List", "plural": plural(kind),
+                      "singular": kind.lower(), "shortNames": [short], "categories": ["sidegate"]},
             "versions": [served],
         },
     }  # fmt: skip

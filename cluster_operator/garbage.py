@@ -8,13 +8,12 @@ from typing import Any
 
 import structlog
 
-from kube_store.kube_client import CONNECTION_ERRORS, KubeClient, KubeError, resource_path
+from kube_store.kube_client import CONNECTION_ERRORS, KubeClient, KubeError
 from kube_store.resource import Resource
+from kube_store.shared import IDENTITY, REPORT, SLICE, path_of
 from kube_store.store import Store
 
 log = structlog.get_logger(__name__)
-
-OWN = "policy.sidegate.io/v2"
 
 
 class GarbageCollector:
@@ -31,44 +30,43 @@ class GarbageCollector:
             await self.sweep()
 
     async def sweep(self) -> None:
-        for plural, name in self._of_gone_nodes():
-            await self._delete(plural, name, None)
+        for kind, name in self._of_gone_nodes():
+            await self._delete(kind, name, None)
         used = self._used()
         unused = {
             identity.key.name: _version(identity)
-            for identity in self._store.list("SidegateIdentity")
+            for identity in self._store.list(IDENTITY)
             if identity.key.name not in used
         }
         for name, version in unused.items():
             if self._unused.get(name) == version:
-                await self._delete("sidegateidentities", name, version)
+                await self._delete(IDENTITY, name, version)
         self._unused = unused
 
     def _used(self) -> set[str]:
         return {
             str(endpoint["identity"])
-            for resource in self._store.list("SidegateEndpointSlice")
+            for resource in self._store.list(SLICE)
             for endpoint in resource.manifest.get("endpoints") or []
         }
 
     def _of_gone_nodes(self) -> Iterator[tuple[str, str]]:
         nodes = {resource.key.name for resource in self._store.list("Node")}
-        for kind, plural in (("SidegateEndpointSlice", "sidegateendpointslices"),
-                             ("SidegatePolicyReport", "sidegatepolicyreports")):  # fmt: skip
+        for kind in (SLICE, REPORT):
             for resource in self._store.list(kind):
                 if resource.manifest.get("node") not in nodes:
-                    yield plural, resource.key.name
+                    yield kind, resource.key.name
 
-    async def _delete(self, plural: str, name: str, version: str | None) -> None:
+    async def _delete(self, kind: str, name: str, version: str | None) -> None:
         body = {"preconditions": {"resourceVersion": version}} if version else None
         try:
-            await self._client.request("DELETE", resource_path(OWN, plural, name=name), body=body)
-            log.info("removed what nobody uses", resource=plural, name=name)
+            await self._client.request("DELETE", path_of(kind, name), body=body)
+            log.info("removed what nobody uses", kind=kind, name=name)
         except KubeError as error:
             if error.status not in (404, 409):  # gone, or in use again
-                log.warning("not removed", resource=plural, name=name, error=str(error))
+                log.warning("not removed", kind=kind, name=name, error=str(error))
         except CONNECTION_ERRORS as error:
-            log.warning("not removed", resource=plural, name=name, error=str(error))
+            log.warning("not removed", kind=kind, name=name, error=str(error))
 
 
 def _version(resource: Resource) -> str:

@@ -7,15 +7,10 @@ from typing import Any
 
 import structlog
 
-from cluster_operator.crds import MANAGED_BY, OWN_GROUP, SCHEMA_VERSION, VERSION_ANNOTATION
+from cluster_operator.crds import MANAGED_BY, SCHEMA_VERSION, VERSION_ANNOTATION
 from cluster_operator.events import Events
-from kube_store.kube_client import (
-    APPLY_PATCH,
-    CONNECTION_ERRORS,
-    KubeClient,
-    KubeError,
-    resource_path,
-)
+from kube_store.kube_client import CONNECTION_ERRORS, KubeClient, KubeError, resource_path
+from kube_store.shared import GROUP
 
 log = structlog.get_logger(__name__)
 
@@ -42,13 +37,12 @@ async def install(client: KubeClient, events: Events, definitions: list[dict[str
 async def _install(client: KubeClient, events: Events, definition: dict[str, Any]) -> None:
     name = definition["metadata"]["name"]
     path = resource_path(_GROUP_VERSION, _PLURAL, name=name)
-    why = reason_to_leave(await _present(client, path))
+    why = reason_to_leave(await client.find(path))
     if why:
         log.warning("CRD left as it is", crd=name, reason=why)
         await events.say(definition, "Warning", "LeftAsItIs", why)
         return
-    query = {"fieldManager": "sidegate-operator", "force": "true"}
-    await client.request("PATCH", path, query, definition, APPLY_PATCH)
+    await client.apply(path, definition, "sidegate-operator")
     log.info("CRD is installed", crd=name, version=SCHEMA_VERSION)
 
 
@@ -58,20 +52,9 @@ def reason_to_leave(present: dict[str, Any] | None) -> str:
         return ""
     metadata, group = present["metadata"], present["spec"]["group"]
     ours = MANAGED_BY.items() <= (metadata.get("labels") or {}).items()
-    if not ours and group != OWN_GROUP:
-        return f"{metadata['name']} belongs to Cilium; use the policies of {OWN_GROUP} beside it"
+    if not ours and group != GROUP:
+        return f"{metadata['name']} belongs to Cilium; use the policies of {GROUP} beside it"
     version = (metadata.get("annotations") or {}).get(VERSION_ANNOTATION, "0")
     if version.isdecimal() and int(version) > SCHEMA_VERSION:
         return f"{metadata['name']} is of version {version}, newer than our {SCHEMA_VERSION}"
     return ""
-
-
-async def _present(client: KubeClient, path: str) -> dict[str, Any] | None:
-    try:
-        found: dict[str, Any]
-        found, _ = await client.request("GET", path)
-    except KubeError as error:
-        if error.status == 404:
-            return None
-        raise
-    return found

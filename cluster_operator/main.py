@@ -22,14 +22,16 @@ from starlette.routing import Route
 from cluster_operator.crds import definitions
 from cluster_operator.election import Election
 from cluster_operator.events import Events
-from cluster_operator.garbage import OWN, GarbageCollector
+from cluster_operator.garbage import GarbageCollector
 from cluster_operator.install import install
-from cluster_operator.policy_status import POLICIES, REPORT, PolicyStatus
+from cluster_operator.policy_status import PolicyStatus
 from kube_store.kube import KubeSource, Watched
 from kube_store.kube_client import KubeClient, connect
 from kube_store.logs import configure
+from kube_store.resource import plural
+from kube_store.shared import GROUP_VERSION, IDENTITY, REPORT, SLICE
 from kube_store.store import Store
-from policy_engine.kinds import API_VERSIONS
+from policy_engine.kinds import API_VERSIONS, CRD_KINDS
 
 log = structlog.get_logger(__name__)
 
@@ -37,14 +39,13 @@ log = structlog.get_logger(__name__)
 def watched() -> list[Watched]:
     """Policies with their status, and what agents write."""
     policies = [
-        Watched(kind, API_VERSIONS[kind], kind.lower()[:-1] + "ies", optional=True)
-        for kind in POLICIES
+        Watched(kind, API_VERSIONS[kind], plural(kind), optional=True) for kind in CRD_KINDS
     ]
     return [
         *policies,
-        Watched("SidegateIdentity", OWN, "sidegateidentities", metadata_only=True, optional=True),
-        Watched("SidegateEndpointSlice", OWN, "sidegateendpointslices", optional=True),
-        Watched(REPORT, OWN, "sidegatepolicyreports", optional=True),
+        Watched(IDENTITY, GROUP_VERSION, plural(IDENTITY), metadata_only=True, optional=True),
+        Watched(SLICE, GROUP_VERSION, plural(SLICE), optional=True),
+        Watched(REPORT, GROUP_VERSION, plural(REPORT), optional=True),
         Watched("Node", "v1", "nodes", metadata_only=True),
     ]
 

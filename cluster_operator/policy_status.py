@@ -8,15 +8,13 @@ from typing import Any
 
 from cluster_operator.events import Events
 from kube_store.kube_client import KubeClient
-from kube_store.resource import ResourceKey
+from kube_store.resource import ResourceKey, plural, policy_ref
+from kube_store.shared import REPORT
 from kube_store.status import StatusTarget, StatusWriter
 from kube_store.store import Change, ChangeType, Store
-from policy_engine.kinds import API_VERSIONS, CLUSTERWIDE, KINDS
+from policy_engine.kinds import API_VERSIONS, CRD_KINDS
 from policy_engine.parse import parse_policy
-from policy_engine.rules import PolicyRef
 
-REPORT = "SidegatePolicyReport"
-POLICIES = tuple(kind for kind in KINDS if kind != "NetworkPolicy")  # that one has no status
 _PAUSE_SECONDS = 0.2
 
 
@@ -57,8 +55,8 @@ class PolicyStatus:
             gone = change.type is ChangeType.DELETED
             if key.kind == REPORT:
                 self._take_report(key.name, {} if gone else manifest.get("policies") or {})
-            elif key.kind in POLICIES:
-                ref = _ref(key)
+            elif key.kind in CRD_KINDS:
+                ref = str(policy_ref(key))
                 self._dirty.add(ref)
                 if gone:
                     self._writer.forget(_target(manifest))
@@ -132,16 +130,11 @@ class PolicyStatus:
         ], wrong
 
 
-def _ref(key: ResourceKey) -> str:
-    short = KINDS[key.kind]
-    return str(PolicyRef(short, "" if short in CLUSTERWIDE else key.namespace, key.name))
-
-
 def _said(condition: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in condition.items() if name != "lastTransitionTime"}
 
 
 def _target(manifest: dict[str, Any]) -> StatusTarget:
     kind, metadata = manifest["kind"], manifest["metadata"]
-    plural = kind.lower()[:-1] + "ies"
-    return StatusTarget(API_VERSIONS[kind], plural, metadata.get("namespace", ""), metadata["name"])
+    namespace = metadata.get("namespace", "")
+    return StatusTarget(API_VERSIONS[kind], plural(kind), namespace, metadata["name"])

@@ -18,7 +18,6 @@ import msgspec
 import yaml
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
-from kubernetes.aio.config import ConfigException
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
@@ -89,6 +88,30 @@ class KubeClient:
         except msgspec.DecodeError as error:
             raise aiohttp.ClientPayloadError(f"{method} {path}: {error}") from None
 
+    async def find(self, path: str) -> dict[str, Any] | None:
+        """None for what is not there."""
+        try:
+            found: dict[str, Any]
+            found, _ = await self.request("GET", path)
+        except KubeError as error:
+            if error.status == 404:
+                return None
+            raise
+        return found
+
+    async def remove(self, path: str) -> None:
+        """What is not there is no error."""
+        try:
+            await self.request("DELETE", path)
+        except KubeError as error:
+            if error.status != 404:
+                raise
+
+    async def apply(self, path: str, manifest: dict[str, Any], manager: str) -> None:
+        """Server-side apply: what ``manager`` says holds, whoever said otherwise."""
+        query = {"fieldManager": manager, "force": "true"}
+        await self.request("PATCH", path, query, manifest, APPLY_PATCH)
+
     @contextlib.asynccontextmanager
     async def watch(
         self, path: str, query: Mapping[str, str], accept: str, seconds: float
@@ -149,7 +172,7 @@ async def connect(kubeconfig: Path | None) -> KubeClient:
             await loader.load_kube_config(str(kubeconfig), client_configuration=configuration)
         else:
             loader.load_incluster_config(client_configuration=configuration)
-    except (ConfigException, TypeError, KeyError, yaml.YAMLError) as error:
+    except (config.ConfigException, TypeError, KeyError, yaml.YAMLError) as error:
         where = f"kubeconfig {kubeconfig}" if kubeconfig else "no pod's account, no kubeconfig"
         raise OSError(f"{where}: {error}; name another with --kubeconfig") from None
     return KubeClient(ApiClient(configuration))

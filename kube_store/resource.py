@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from policy_engine.errors import Errors, FieldError
+from policy_engine.kinds import KINDS
+from policy_engine.rules import PolicyRef
 
 CLUSTER_SCOPED = frozenset(
     {
@@ -71,6 +73,17 @@ class SourceError:
         return ": ".join(part for part in parts if part) + (
             f"; {self.remedy}" if self.remedy else ""
         )
+
+
+def plural(kind: str) -> str:
+    """As the API server names a kind in its paths."""
+    name = kind.lower()
+    return name[:-1] + "ies" if name.endswith("y") else name + "s"
+
+
+def policy_ref(key: ResourceKey) -> PolicyRef:
+    """Of an object of one of the kinds of policy."""
+    return PolicyRef(KINDS[key.kind], key.namespace, key.name)
 
 
 def identify(manifest: Any) -> tuple[ResourceKey | None, list[FieldError]]:

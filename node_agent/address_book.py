@@ -57,10 +57,6 @@ class AddressBook:
                 return layer[prefix]
         return None
 
-    def written(self, prefix: Prefix) -> Owner | None:
-        """What the kernel has."""
-        return self._written.get(prefix)
-
     def changes(self) -> tuple[list[Prefix], dict[Prefix, Owner]]:
         """What the kernel must forget and learn; it counts as done."""
         gone, new = [], {}
@@ -73,9 +69,6 @@ class AddressBook:
                 new[prefix] = self._written[prefix] = owner
         self._touched = set()
         return gone, new
-
-    def layer(self, layer: Layer) -> Mapping[Prefix, Owner]:
-        return self._layers[layer]
 
 
 def hosts(addresses: Iterable[Prefix], identity: int) -> dict[Prefix, Owner]:

@@ -9,14 +9,13 @@ from typing import Any
 
 from datapath.codec import Prefix
 from kube_store.kube import Watched
-from kube_store.resource import ResourceKey
+from kube_store.resource import ResourceKey, plural
+from kube_store.shared import GROUP_VERSION, IDENTITY, SLICE
 from kube_store.store import Change, ChangeType
 from node_agent.address_book import AddressBook, Layer
-from node_agent.identities import GROUP_VERSION, PLURAL, SLICE, SLICES
-from node_agent.identities import KIND as IDENTITY
 from policy_engine.identity import Reserved
+from policy_engine.kinds import API_VERSIONS, CRD_KINDS
 
-NODE_LABEL = "policy.sidegate.io/node"
 _API_SLICES = "kubernetes.io/service-name"
 
 Address = IPv4Address | IPv6Address
@@ -31,17 +30,13 @@ def watched(node: str) -> list[Watched]:
         Watched("Service", "v1", "services"),
         Watched("EndpointSlice", "discovery.k8s.io/v1", "endpointslices"),
         Watched("NetworkPolicy", "networking.k8s.io/v1", "networkpolicies"),
-        Watched("CiliumNetworkPolicy", "cilium.io/v2", "ciliumnetworkpolicies",
-                optional=True, trim=_policy),
-        Watched("CiliumClusterwideNetworkPolicy", "cilium.io/v2",
-                "ciliumclusterwidenetworkpolicies", optional=True, trim=_policy),
-        Watched("SidegateNetworkPolicy", GROUP_VERSION, "sidegatenetworkpolicies",
-                optional=True, trim=_policy),
-        Watched("SidegateClusterwideNetworkPolicy", GROUP_VERSION,
-                "sidegateclusterwidenetworkpolicies", optional=True, trim=_policy),
-        Watched(IDENTITY, GROUP_VERSION, PLURAL, optional=True),
-        Watched(SLICE, GROUP_VERSION, SLICES, optional=True),
-    ]  # fmt: skip
+        *(
+            Watched(kind, API_VERSIONS[kind], plural(kind), optional=True, trim=_policy)
+            for kind in CRD_KINDS
+        ),
+        Watched(IDENTITY, GROUP_VERSION, plural(IDENTITY), optional=True),
+        Watched(SLICE, GROUP_VERSION, plural(SLICE), optional=True),
+    ]
 
 
 def _pod(manifest: dict[str, Any]) -> dict[str, Any]:

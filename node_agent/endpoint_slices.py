@@ -8,16 +8,10 @@ from typing import Any
 
 import structlog
 
-from kube_store.kube_client import (
-    APPLY_PATCH,
-    CONNECTION_ERRORS,
-    KubeClient,
-    KubeError,
-    resource_path,
-)
-from node_agent.cluster import NODE_LABEL
+from kube_store.back_off import BackOff
+from kube_store.kube_client import CONNECTION_ERRORS, KubeClient, KubeError
+from kube_store.shared import GROUP_VERSION, NODE_LABEL, SLICE, path_of
 from node_agent.endpoints import EndpointRecord
-from node_agent.identities import GROUP_VERSION, SLICE, SLICES
 
 log = structlog.get_logger(__name__)
 
@@ -73,7 +67,7 @@ class EndpointSlices:
 
     async def run(self) -> None:
         """Writes what changed, until cancelled."""
-        delay, most = _RETRY_SECONDS
+        back_off = BackOff(*_RETRY_SECONDS)
         while True:
             await self._changed.wait()
             self._changed.clear()
@@ -82,12 +76,11 @@ class EndpointSlices:
                 self._dirty.discard(number)
                 try:
                     await self._write(number)
-                    delay = _RETRY_SECONDS[0]
+                    back_off.reset()
                 except (KubeError, *CONNECTION_ERRORS) as error:
                     self._dirty.add(number)
                     log.warning("endpoints cannot be published yet", error=str(error))
-                    await asyncio.sleep(delay)
-                    delay = min(most, delay * 2)
+                    await asyncio.sleep(back_off.next(getattr(error, "retry_after", 0.0)))
 
     def _touch(self, number: int) -> None:
         self._dirty.add(number)
@@ -95,15 +88,11 @@ class EndpointSlices:
 
     async def _write(self, number: int) -> None:
         name = f"{self._node}-{number}"
-        path = resource_path(GROUP_VERSION, SLICES, name=name)
+        path = path_of(SLICE, name)
         slots = self._slots.get(number)
         if not slots:
             self._slots.pop(number, None)
-            try:
-                await self._client.request("DELETE", path)
-            except KubeError as error:
-                if error.status != 404:
-                    raise
+            await self._client.remove(path)
             return
         body = {
             "apiVersion": GROUP_VERSION,
@@ -112,5 +101,4 @@ class EndpointSlices:
             "node": self._node,
             "endpoints": list(slots.values()),
         }
-        query = {"fieldManager": "sidegate-agent", "force": "true"}
-        await self._client.request("PATCH", path, query, body, APPLY_PATCH)
+        await self._client.apply(path, body, "sidegate-agent")

@@ -12,8 +12,9 @@ from typing import Any, Protocol
 
 import structlog
 
-from kube_store.kube_client import CONNECTION_ERRORS, KubeClient, KubeError, resource_path
+from kube_store.kube_client import CONNECTION_ERRORS, KubeClient, KubeError
 from kube_store.resource import Resource, ResourceKey
+from kube_store.shared import GROUP_VERSION, IDENTITY, path_of
 from kube_store.store import Change, ChangeType
 from policy_engine.identity import (
     FIRST_POD_IDENTITY,
@@ -26,9 +27,6 @@ from policy_engine.repository import PolicyRepository
 
 log = structlog.get_logger(__name__)
 
-GROUP_VERSION = "policy.sidegate.io/v2"
-KIND, PLURAL = "SidegateIdentity", "sidegateidentities"
-SLICE, SLICES = "SidegateEndpointSlice", "sidegateendpointslices"
 _RETRY_SECONDS = 0.5
 _ATTEMPTS = 64
 
@@ -125,7 +123,7 @@ class ClusterIdentities:
             await asyncio.shield(self._want(labels))
 
     def take(self, change: Change) -> set[int]:
-        if change.resource.key.kind != KIND or not change.resource.key.name.isdecimal():
+        if change.resource.key.kind != IDENTITY or not change.resource.key.name.isdecimal():
             return set()
         number = int(change.resource.key.name)
         labels = change.resource.manifest.get("security-labels") or {}
@@ -171,7 +169,7 @@ class ClusterIdentities:
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
             if manifest.get("security-labels") == labels:
-                self._arrived(Resource(ResourceKey(KIND, "", str(number)), manifest))
+                self._arrived(Resource(ResourceKey(IDENTITY, "", str(number)), manifest))
                 return
             attempt += 1
         raise IdentitiesExhausted(f"{_ATTEMPTS} numbers were tried, all have other labels")
@@ -179,21 +177,17 @@ class ClusterIdentities:
     async def _create_or_read(self, number: int, labels: dict[str, str]) -> dict[str, Any]:
         body = {
             "apiVersion": GROUP_VERSION,
-            "kind": KIND,
+            "kind": IDENTITY,
             "metadata": {"name": str(number)},
             "security-labels": labels,
         }
         made: dict[str, Any]
         try:
-            made, _ = await self._client.request(
-                "POST", resource_path(GROUP_VERSION, PLURAL), body=body
-            )
+            made, _ = await self._client.request("POST", path_of(IDENTITY), body=body)
         except KubeError as error:
             if error.status != 409:
                 raise
-            made, _ = await self._client.request(
-                "GET", resource_path(GROUP_VERSION, PLURAL, name=str(number))
-            )
+            made, _ = await self._client.request("GET", path_of(IDENTITY, str(number)))
         return made
 
 

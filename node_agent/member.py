@@ -13,13 +13,14 @@ from datapath import masquerade, routing
 from kube_store.kube import KubeSource
 from kube_store.kube_client import KubeClient
 from kube_store.resource import ResourceKey, SourceError
+from kube_store.shared import NODE_LABEL, SLICE
 from kube_store.store import Change, Store
-from node_agent.cluster import NODE_LABEL, Cluster, watched
+from node_agent.cluster import Cluster, watched
 from node_agent.config import AgentConfig
 from node_agent.endpoint_slices import EndpointSlices
 from node_agent.endpoints import EndpointRecord
 from node_agent.enforcement import Enforcement
-from node_agent.identities import SLICE, ClusterIdentities
+from node_agent.identities import ClusterIdentities
 from node_agent.policy_report import PolicyReport
 from node_agent.services import NodeServices
 from policy_engine.repository import PolicyRepository

@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 from kube_store.resource import Resource, ResourceKey
+from kube_store.shared import IDENTITY, SLICE
 from kube_store.store import Change, ChangeType, Store
 from node_agent.endpoints import EndpointRecord, EndpointTable
-from node_agent.identities import KIND as IDENTITY_KIND
-from node_agent.identities import SLICE, Identities
+from node_agent.identities import Identities
 from node_agent.named_ports import NamedPortIndex, compiled, of_pod
 from policy_engine.identity import Reserved
 from policy_engine.labels import Labels, format_labels, pod_labels
@@ -84,7 +84,7 @@ class Membership:
             gone = change.type is ChangeType.DELETED
             return self._ports.put(key, {} if gone else _ports_by_identity(change.resource))
         affected = self._identities.take(change)
-        if key.kind == IDENTITY_KIND:
+        if key.kind == IDENTITY:
             for endpoint_id in tuple(self._waiting):
                 if record := self._table.get(endpoint_id):
                     affected |= self.put(record)[1]

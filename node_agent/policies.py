@@ -6,14 +6,13 @@ from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
-from kube_store.resource import ResourceKey
+from kube_store.resource import ResourceKey, policy_ref
 from kube_store.store import Change, ChangeType
 from policy_engine.errors import FieldError, RegexError
 from policy_engine.identity import IdentitiesExhausted
 from policy_engine.kinds import KINDS
 from policy_engine.parse import parse_policy
 from policy_engine.repository import PolicyRepository
-from policy_engine.rules import PolicyRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +23,6 @@ class Condition:
     status: str
     reason: str
     message: str
-
-
-def ref_of(key: ResourceKey) -> PolicyRef:
-    return PolicyRef(KINDS[key.kind], key.namespace, key.name)
 
 
 class PolicyObjects:
@@ -58,7 +53,7 @@ class PolicyObjects:
         if change.type is ChangeType.DELETED:
             self._in_force.pop(key, None)
             self._kept.pop(str(key), None)
-            return self._repository.delete_policy(ref_of(key))
+            return self._repository.delete_policy(policy_ref(key))
         affected, errors = self._enforce(key, manifest)
         if not errors:
             self._kept.pop(str(key), None)
@@ -91,11 +86,11 @@ class PolicyObjects:
         if key.kind not in KINDS:
             return []
         errors = self._invalid.get(key, [])
-        known = ref_of(key) in self._repository.policies()
+        known = policy_ref(key) in self._repository.policies()
         valid = Condition("Valid", "True", "Parsed", "")
         if errors:
             valid = Condition("Valid", "False", "Invalid", "; ".join(map(str, errors)))
-        endpoints = sorted(self._repository.endpoints_of(ref_of(key)))
+        endpoints = sorted(self._repository.endpoints_of(policy_ref(key)))
         where = ", ".join(f"{e}@{revision_of(e)}" for e in endpoints) or "selects no endpoint here"
         if errors and known:
             enforced = Condition("Enforced", "True", "LastValidVersion", where)

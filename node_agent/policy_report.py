@@ -11,22 +11,16 @@ from typing import Any
 
 import structlog
 
-from kube_store.kube_client import (
-    CONNECTION_ERRORS,
-    MERGE_PATCH,
-    KubeClient,
-    KubeError,
-    resource_path,
-)
+from kube_store.back_off import BackOff
+from kube_store.kube_client import CONNECTION_ERRORS, MERGE_PATCH, KubeClient, KubeError
+from kube_store.resource import policy_ref
+from kube_store.shared import GROUP_VERSION, REPORT, path_of
 from kube_store.store import Store
 from node_agent.enforcement import Enforcement
-from node_agent.identities import GROUP_VERSION
-from node_agent.policies import ref_of
 from policy_engine.kinds import KINDS
 
 log = structlog.get_logger(__name__)
 
-KIND, PLURAL = "SidegatePolicyReport", "sidegatepolicyreports"
 _PAUSE_SECONDS = 0.25
 _RETRY_SECONDS = (0.5, 30.0)
 
@@ -43,15 +37,14 @@ class PolicyReport:
 
     async def run(self) -> None:
         """Writes what changed, until cancelled."""
-        delay, most = _RETRY_SECONDS
+        back_off = BackOff(*_RETRY_SECONDS)
         while True:
             try:
                 await self._write(dict(self._current()))
-                delay = _RETRY_SECONDS[0]
+                back_off.reset()
             except (KubeError, *CONNECTION_ERRORS) as error:
                 log.warning("the policy report cannot be written yet", error=str(error))
-                await asyncio.sleep(delay)
-                delay = min(most, delay * 2)
+                await asyncio.sleep(back_off.next(getattr(error, "retry_after", 0.0)))
                 continue
             await self._enforcement.realised.wait()
             self._enforcement.realised.clear()
@@ -63,13 +56,13 @@ class PolicyReport:
         late = controller.unacknowledged()
         for kind in KINDS:
             for resource in self._store.list(kind):
-                endpoints = self._enforcement.repository.endpoints_of(ref_of(resource.key))
+                endpoints = self._enforcement.repository.endpoints_of(policy_ref(resource.key))
                 errors = invalid.get(resource.key, [])
                 if not endpoints and not errors:
                     continue
                 waiting = sorted(endpoints & late)
                 yield (
-                    str(ref_of(resource.key)),
+                    str(policy_ref(resource.key)),
                     {
                         "generation": resource.manifest["metadata"].get("generation", 0),
                         "valid": not errors,
@@ -81,11 +74,11 @@ class PolicyReport:
                 )
 
     async def _write(self, wanted: dict[str, Any]) -> None:
-        path = resource_path(GROUP_VERSION, PLURAL, name=self._node)
+        path = path_of(REPORT, self._node)
         if self._written is None:
             body = {
                 "apiVersion": GROUP_VERSION,
-                "kind": KIND,
+                "kind": REPORT,
                 "metadata": {"name": self._node},
                 "node": self._node,
                 "policies": wanted,
@@ -102,9 +95,5 @@ class PolicyReport:
 
     async def _replace(self, path: str, body: dict[str, Any]) -> None:
         """Whatever an earlier agent said goes."""
-        try:
-            await self._client.request("DELETE", path)
-        except KubeError as error:
-            if error.status != 404:
-                raise
-        await self._client.request("POST", resource_path(GROUP_VERSION, PLURAL), body=body)
+        await self._client.remove(path)
+        await self._client.request("POST", path_of(REPORT), body=body)

@@ -9,6 +9,7 @@ KINDS = {
     "SidegateClusterwideNetworkPolicy": "scnp",
     "NetworkPolicy": "knp",
 }
+CRD_KINDS = tuple(kind for kind in KINDS if kind != "NetworkPolicy")  # that one is Kubernetes' own
 CLUSTERWIDE = frozenset({"ccnp", "scnp"})
 API_VERSIONS = {
     "CiliumNetworkPolicy": "cilium.io/v2",

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from kube_store.kube_client import CONNECTION_ERRORS, KubeClient, KubeError, connect, resource_path
-from policy_engine.kinds import API_VERSIONS
+from kube_store.resource import plural
+from policy_engine.kinds import API_VERSIONS, CRD_KINDS
 from sidegate_cli.failure import Failure
 
 _PAUSE_SECONDS = 1.0
 _WORKLOADS = (
-    ("daemonsets", "sidegate-agent", "desiredNumberScheduled", "numberReady"),
-    ("deployments", "sidegate-operator", "replicas", "readyReplicas"),
+    ("DaemonSet", "sidegate-agent", "desiredNumberScheduled", "numberReady"),
+    ("Deployment", "sidegate-operator", "replicas", "readyReplicas"),
 )
 
 
@@ -45,8 +46,8 @@ async def _status(
 
 async def _once(client: KubeClient, namespace: str) -> dict[str, Any]:
     components, problems = [], []
-    for plural, name, wanted, ready in _WORKLOADS:
-        found = await _get(client, resource_path("apps/v1", plural, namespace, name))
+    for kind, name, wanted, ready in _WORKLOADS:
+        found = await client.find(resource_path("apps/v1", plural(kind), namespace, name))
         status = (found or {}).get("status") or {}
         row = {"component": name, "wanted": status.get(wanted, 0), "ready": status.get(ready, 0)}
         components.append(row)
@@ -54,15 +55,13 @@ async def _once(client: KubeClient, namespace: str) -> dict[str, Any]:
             problems.append(f"{name} is not installed in {namespace}: sidegate install")
         elif not row["wanted"] or row["ready"] < row["wanted"]:
             problems.append(f"{name}: {row['ready']} of {row['wanted']} are ready")
-    nodes = (await _get(client, resource_path("v1", "nodes")) or {}).get("items") or []
+    nodes = (await client.find(resource_path("v1", "nodes")) or {}).get("items") or []
     unready = [n["metadata"]["name"] for n in nodes if _condition(n, "Ready") != "True"]
     problems += [f"node {name} is not ready" for name in unready]
     policies, valid = 0, 0
-    for kind, group_version in API_VERSIONS.items():
-        if kind == "NetworkPolicy":
-            continue
-        path = resource_path(group_version, kind.lower()[:-1] + "ies")
-        for item in (await _get(client, path) or {}).get("items") or []:
+    for kind in CRD_KINDS:
+        path = resource_path(API_VERSIONS[kind], plural(kind))
+        for item in (await client.find(path) or {}).get("items") or []:
             policies += 1
             valid += _condition(item, "Valid") == "True"
             if _condition(item, "Valid") == "False":
@@ -75,18 +74,6 @@ async def _once(client: KubeClient, namespace: str) -> dict[str, Any]:
         "policies": {"all": policies, "valid": valid},
         "problems": problems,
     }
-
-
-async def _get(client: KubeClient, path: str) -> dict[str, Any] | None:
-    """None for what is not there."""
-    try:
-        found: dict[str, Any]
-        found, _ = await client.request("GET", path)
-    except KubeError as error:
-        if error.status == 404:
-            return None
-        raise
-    return found
 
 
 def _condition(item: dict[str, Any], kind: str, field: str = "status") -> str:

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kube_store.kube_client import APPLY_PATCH, KubeClient, KubeError, resource_path
-
-_PLURALS = {
-    "Namespace": "namespaces",
-    "Pod": "pods",
-    "Service": "services",
-    "NetworkPolicy": "networkpolicies",
-    "CiliumNetworkPolicy": "ciliumnetworkpolicies",
-    "SidegateNetworkPolicy": "sidegatenetworkpolicies",
-}
+from kube_store.kube_client import KubeClient, KubeError, resource_path
+from kube_store.resource import plural
 
 
 class NotReady(RuntimeError):
@@ -41,30 +34,24 @@ class TestCluster:
         self._client, self.namespace = client, namespace
 
     async def apply(self, manifest: dict[str, Any]) -> None:
-        query = {"fieldManager": "sidegate-connectivity", "force": "true"}
-        await self._client.request("PATCH", self._path(manifest), query, manifest, APPLY_PATCH)
+        await self._client.apply(self._path(manifest), manifest, "sidegate-connectivity")
 
     async def delete(self, manifest: dict[str, Any]) -> None:
         """What is not there is no error."""
-        try:
-            await self._client.request("DELETE", self._path(manifest))
-        except KubeError as error:
-            if error.status != 404:
-                raise
+        await self._client.remove(self._path(manifest))
 
     async def gone(self, manifest: dict[str, Any], seconds: float) -> bool:
         """Whether it went within the time."""
         for _ in range(int(seconds * 5)):
-            try:
-                await self._client.request("GET", self._path(manifest))
-            except KubeError as error:
-                if error.status == 404:
+            with contextlib.suppress(KubeError):
+                if await self._client.find(self._path(manifest)) is None:
                     return True
             await asyncio.sleep(0.2)
         return False
 
-    async def items(self, group_version: str, plural: str, everywhere: bool = False) -> list[Any]:
-        path = resource_path(group_version, plural, "" if everywhere else self.namespace)
+    async def items(self, kind: str) -> list[Any]:
+        """Of the core API."""
+        path = resource_path("v1", plural(kind), self.namespace)
         answer, _ = await self._client.request("GET", path)
         items: list[Any] = answer["items"]
         return items
@@ -73,7 +60,7 @@ class TestCluster:
         """The addresses of each. Raises NotReady."""
         waiting: dict[str, str] = {}
         for _ in range(int(seconds * 4)):
-            pods = {p["metadata"]["name"]: p for p in await self.items("v1", "pods")}
+            pods = {p["metadata"]["name"]: p for p in await self.items("Pod")}
             waiting = {n: _why(pods.get(n)) for n in names if _why(pods.get(n))}
             if not waiting:
                 return {
@@ -99,7 +86,7 @@ class TestCluster:
     def _path(self, manifest: dict[str, Any]) -> str:
         kind, name = manifest["kind"], manifest["metadata"]["name"]
         namespace = "" if kind == "Namespace" else self.namespace
-        return resource_path(manifest["apiVersion"], _PLURALS[kind], namespace, name)
+        return resource_path(manifest["apiVersion"], plural(kind), namespace, name)
 
 
 def _exit_code(text: bytes) -> int:

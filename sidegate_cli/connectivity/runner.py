@@ -79,7 +79,7 @@ async def _deploy(
 ) -> dict[str, list[str]]:
     await cluster.apply(objects.namespace(cluster.namespace))
     for _ in range(50):  # the controller makes it; a pod before that is refused
-        if await cluster.items("v1", "serviceaccounts"):
+        if await cluster.items("ServiceAccount"):
             break
         await asyncio.sleep(0.2)
     pods = objects.pods(images, nodes)

@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 
-from kube_store.kube_client import KubeError
+from kube_store.kube_client import KubeClient, KubeError
 from kube_store.resource import Resource, ResourceKey
+from kube_store.shared import IDENTITY
 from kube_store.store import Change, ChangeType, Store
 from node_agent.address_book import AddressBook, Layer
 from node_agent.cluster import Cluster
 from node_agent.endpoint_slices import PER_SLICE, EndpointSlices
 from node_agent.endpoints import EndpointRecord
-from node_agent.identities import KIND, ClusterIdentities, candidate
+from node_agent.identities import ClusterIdentities, candidate
 from policy_engine.labels import pod_labels
 from policy_engine.repository import PolicyRepository
 
@@ -25,7 +26,7 @@ A, B = pod_labels("default", {"app": "a"}, {}), pod_labels("default", {"app": "b
 TEN, NINE = ip_network("10.0.0.1/32"), ip_network("10.0.0.0/24")
 
 
-class FakeServer:
+class FakeServer(KubeClient):
     """Objects by path; ``fails`` is how many requests are refused first."""
 
     def __init__(self) -> None:
@@ -57,7 +58,7 @@ class FakeServer:
 def member(server: FakeServer) -> tuple[ClusterIdentities, PolicyRepository, Store]:
     """The identities of one agent, told of what it created as by its store."""
     repository, store = PolicyRepository(), Store()
-    made = ClusterIdentities(repository, server, store.upsert)  # type: ignore[arg-type]
+    made = ClusterIdentities(repository, server, store.upsert)
 
     def take(changes: list[Change]) -> None:
         for change in changes:
@@ -101,7 +102,7 @@ async def test_one_that_is_deleted_while_used_is_created_anew() -> None:
     await identities.ensure(A)
     number, _ = identities.acquire(A)
     server.objects.clear()
-    store.delete(ResourceKey(KIND, "", str(number)))
+    store.delete(ResourceKey(IDENTITY, "", str(number)))
     await identities.ensure(A)
     assert len(server.objects) == 1
     assert repository.identities()[number or 0] == A
@@ -156,7 +157,7 @@ def test_a_slice_that_shrinks_takes_its_addresses_along() -> None:
 
 async def test_a_pod_writes_its_slice_and_no_other() -> None:
     server = FakeServer()
-    slices = EndpointSlices("n", server)  # type: ignore[arg-type]
+    slices = EndpointSlices("n", server)
     record = EndpointRecord(1, "c", "ns", "pod", "veth", 1, "", ipv4="10.0.0.1", identity=300)
     writing = asyncio.create_task(slices.run())
     for number in range(1, PER_SLICE + 2):

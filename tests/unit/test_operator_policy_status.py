@@ -9,8 +9,9 @@ from typing import Any
 from aiohttp import web
 
 from cluster_operator.events import Events
-from cluster_operator.policy_status import REPORT, PolicyStatus
+from cluster_operator.policy_status import PolicyStatus
 from kube_store.resource import Resource, identify
+from kube_store.shared import REPORT
 from kube_store.store import Store
 from tests.unit.fake_api_server import fake_api_server, status
 from tests.unit.test_store_both_sources import until
