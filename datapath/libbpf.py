@@ -20,7 +20,7 @@ _MAP_LOOKUP_ELEM, _MAP_UPDATE_ELEM, _MAP_DELETE_ELEM, _MAP_GET_NEXT_KEY = 1, 2, 
 _OBJ_PIN, _OBJ_GET = 6, 7
 _OBJ_GET_INFO_BY_FD = 15
 _MAP_LOOKUP_BATCH = 24
-_LINK_CREATE, _LINK_UPDATE = 28, 29
+_LINK_CREATE, _LINK_UPDATE, _LINK_DETACH = 28, 29, 34
 _HASH, _LRU_HASH = 1, 9  # their batches are told apart by bucket
 _BATCH = 4096
 
@@ -86,6 +86,11 @@ def create_link(program: int, target: int, hook: int, flags: int = 0) -> int:
 def update_link(link: int, program: int) -> None:
     """Replace the program of a link at once, without a moment in between."""
     _bpf(_LINK_UPDATE, struct.pack("<IIII", link, program, 0, 0), "replace a program")
+
+
+def detach_link(link: int) -> None:
+    """Its program runs no more when this returns; a link whose target is gone is no error."""
+    _bpf(_LINK_DETACH, struct.pack("<I", link), "detach a program")
 
 
 class Map:

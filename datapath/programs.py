@@ -45,7 +45,9 @@ class Programs:
 
     def detach_outer(self, ifindex: int) -> None:
         for hook in _HOOKS:
-            (self._links / f"{ifindex}-{hook}-outer").unlink(missing_ok=True)
+            path = self._links / f"{ifindex}-{hook}-outer"
+            if path.exists():
+                _detach(path)
 
     def attach_cgroup(self, program: str, cgroup: Path, hook: str) -> None:
         """As :meth:`attach`, to a cgroup v2 directory and all below it."""
@@ -83,7 +85,7 @@ class Programs:
 
     def detach(self, ifindex: int) -> None:
         for path in self._links.glob(f"{ifindex}-*"):
-            path.unlink()
+            _detach(path)
 
     def detach_cgroups(self, keep: Path | None = None) -> None:
         """From every cgroup but ``keep``."""
@@ -92,7 +94,7 @@ class Programs:
         own = f"{keep.stat().st_ino}-" if keep else None
         for path in self._cgroup_links.iterdir():
             if own is None or not path.name.startswith(own):
-                path.unlink()
+                _detach(path)
         if own is None:
             self._cgroup_links.rmdir()
 
@@ -146,6 +148,16 @@ class Programs:
             if not (self._directory / name).exists():
                 libbpf.pin(fd, self._directory / name)
         return maps, programs
+
+
+def _detach(path: Path) -> None:
+    """At once: the kernel lets go of a link some time after its last pin is gone."""
+    link = libbpf.get_pinned(path)
+    try:
+        libbpf.detach_link(link)
+    finally:
+        os.close(link)
+    path.unlink()
 
 
 def _is_bpffs(directory: Path) -> bool:

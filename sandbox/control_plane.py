@@ -34,6 +34,7 @@ _NAMES = ("kubernetes", "kubernetes.default", "kubernetes.default.svc",
           "kubernetes.default.svc.cluster.local", "localhost", "127.0.0.1",
           "10.96.0.1", "fd00:10:96::1")  # fmt: skip
 _READY_SECONDS = 60.0
+_END_WITHOUT_API = ("kube-controller-manager", "kube-scheduler")  # if it goes while they start
 _CLIENTS = {
     "admin": ("kubernetes-admin", "system:masters"),
     "kube-controller-manager": ("system:kube-controller-manager", None),
@@ -157,15 +158,20 @@ class ControlPlane:
         shutil.rmtree(cluster.directory, ignore_errors=True)
 
     def wait_ready(self) -> None:
-        """Until the API server answers. Raises ControlPlaneError."""
+        """Until the API server answers; its clients that ended without it start again.
+
+        Raises ControlPlaneError.
+        """
         deadline = time.monotonic() + _READY_SECONDS
         with self.client() as api:
             while time.monotonic() < deadline:
-                for name, part in self._parts.items():
-                    if part.poll() is not None:
+                for name in self._ended():
+                    if name not in _END_WITHOUT_API:
                         raise ControlPlaneError(f"{name} ended:\n{self._end_of_log(name)}")
                 with contextlib.suppress(httpx.HTTPError):
                     if api.get("/readyz").status_code == 200:
+                        for name in self._ended():
+                            self.start_part(name)
                         return
                 time.sleep(0.05)
         why = self._end_of_log("kube-apiserver")
@@ -178,6 +184,9 @@ class ControlPlane:
         context.load_cert_chain(self.pki.certificate("admin"), self.pki.key("admin"))
         with httpx.Client(base_url=self.outside, verify=context, timeout=10) as client:
             yield client
+
+    def _ended(self) -> list[str]:
+        return [name for name, part in self._parts.items() if part.poll() is not None]
 
     def _network(self) -> None:
         cluster = self.cluster
