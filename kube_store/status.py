@@ -75,8 +75,10 @@ class StatusWriter:
 
     def put(self, target: StatusTarget, status: Status) -> None:
         """``status`` is a merge patch (None removes), not changed by the caller afterwards."""
+        if self._wanted.get(target) == status:
+            return  # written, or under way: _attempt knows it by its object
         self._wanted[target] = status
-        if target not in self._at_work and self._written.get(target) != status:
+        if target not in self._at_work:
             self._at_work.add(target)
             self._queue.put_nowait(target)
 

@@ -84,6 +84,18 @@ async def test_the_last_word_is_written_and_only_once(
     await until(lambda: said(server)[2:] == [5])
 
 
+async def test_the_same_word_while_it_is_written_is_not_written_again(
+    server: FakeApiServer, writer: StatusWriter
+) -> None:
+    server.faults.append(slow(0.2))
+    writer.put(ONE, {"n": 1})
+    await until(lambda: len(server.requests) == 1)
+    writer.put(ONE, {"n": 1})
+    await until(lambda: said(server) == [1])
+    writer.put(WIDE, {"n": 2})
+    await until(lambda: said(server) == [1, 2])
+
+
 @pytest.mark.parametrize(
     "fault",
     [status(409), status(429), status(500), status(403), cut()],
