@@ -52,30 +52,38 @@ class IpcacheValue:
         return cls(*struct.unpack("<IHH", raw)[:2])
 
 
+_BRIDGED = 1  # ENDPOINT_BRIDGED
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """An interface as the programs know it; an address is None where there is none."""
+    """An interface as the programs know it; an address is None where there is none.
+
+    ``bridged``: it is the port of a bridge.
+    """
 
     id: int
     identity: int
     ifindex: int
     ipv4: IPv4Address | None = None
     ipv6: IPv6Address | None = None
+    bridged: bool = False
 
     def pack(self) -> bytes:
         v4 = self.ipv4.packed if self.ipv4 else bytes(4)
         v6 = self.ipv6.packed if self.ipv6 else bytes(16)
-        return struct.pack("<IHH4s4x16s", self.identity, self.id, 0, v4, v6)
+        return struct.pack("<IHH4s4x16s", self.identity, self.id, self.bridged, v4, v6)
 
     @classmethod
     def unpack(cls, ifindex: int, raw: bytes) -> Endpoint:
-        identity, number, _, v4, v6 = struct.unpack("<IHH4s4x16s", raw)
+        identity, number, flags, v4, v6 = struct.unpack("<IHH4s4x16s", raw)
         return cls(
             number,
             identity,
             ifindex,
             IPv4Address(v4) if any(v4) else None,
             IPv6Address(v6) if any(v6) else None,
+            bool(flags & _BRIDGED),
         )
 
 

@@ -50,6 +50,7 @@ class DropReason(enum.IntEnum):
     CONNTRACK_FULL = 11
     HAIRPIN = 12
     NO_BACKEND = 13
+    INVALID_DESTINATION = 14
 
     @property
     def text(self) -> str:

@@ -73,6 +73,28 @@ def set_routes(routes: Mapping[Prefix, Address]) -> None:
                 ip.route("replace", dst=prefix, gateway=via, proto=PROTOCOL, family=family)
 
 
+def is_bridged(port: int) -> bool:
+    """Whether the interface is the port of a bridge, which switches frames past this node's sockets.
+
+    Not within an event loop: pyroute2 runs its own. Raises NetlinkError.
+    """
+    with IPRoute() as ip:
+        (link,) = ip.link("get", index=port)
+        return link.get_attr("IFLA_MASTER") is not None
+
+
+def leads_to(address: Address, port: int) -> bool:
+    """Whether this node's packets for the address leave by the interface, or by its bridge.
+
+    Not within an event loop. Raises NetlinkError.
+    """
+    with IPRoute() as ip:
+        (link,) = ip.link("get", index=port)
+        family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+        (route,) = ip.route("get", dst=str(address), family=family)
+        return route.get_attr("RTA_OIF") in (port, link.get_attr("IFLA_MASTER"))
+
+
 def ifindex_of(name: str) -> int:
     """Raises OSError where there is no such interface."""
     return socket.if_nametoindex(name)

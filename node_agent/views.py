@@ -80,6 +80,7 @@ def endpoint(agent: Agent, record: EndpointRecord) -> dict[str, Any]:
         "egress": _mode(policy.egress) if policy else "closed",
         "revision": policy.revision if policy else 0,
         "container_id": record.container_id,
+        "container_ifname": record.container_ifname,
         "host_ifname": record.host_ifname,
         "netns": record.netns,
     }

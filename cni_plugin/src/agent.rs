@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::spec::{Error, Result, code};
@@ -12,6 +13,14 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 pub struct Agent<'a> {
     pub socket: &'a str,
+}
+
+/// What the agent knows of a container's interface.
+#[derive(Debug, Deserialize)]
+pub struct Endpoint {
+    pub container_id: String,
+    pub container_ifname: String,
+    pub host_ifname: String,
 }
 
 impl Agent<'_> {
@@ -27,8 +36,15 @@ impl Agent<'_> {
         self.request("GET", "/v1/healthz", "")
     }
 
-    pub fn endpoints(&self) -> Result<Value> {
-        self.request("GET", "/v1/endpoints", "")
+    /// All of this node.
+    pub fn endpoints(&self) -> Result<Vec<Endpoint>> {
+        let mut answer = self.request("GET", "/v1/endpoints", "")?;
+        serde_json::from_value(answer["items"].take())
+            .map_err(|e| Error::new(code::AGENT, format!("the agent's endpoints: {e}")))
+    }
+
+    pub fn endpoint(&self, container_id: &str) -> Result<Option<Endpoint>> {
+        Ok(self.endpoints()?.into_iter().find(|e| e.container_id == container_id))
     }
 
     /// Of this node, as the cluster gave them.

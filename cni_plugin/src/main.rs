@@ -1,14 +1,17 @@
-//! `sidegate-cni`: ADD, DEL, CHECK, GC, STATUS and VERSION of CNI 1.1, in primary mode.
+//! `sidegate-cni`: ADD, DEL, CHECK, GC, STATUS and VERSION of CNI 1.1.
 //!
-//! The order in ADD is what matters: the pod has an interface, the agent attaches its programs and
-//! enforces, and only then does the node's end go up.
+//! With `ipam` it makes the pod's interface itself, and the order in ADD is what matters: the pod
+//! has an interface, the agent attaches its programs and enforces, and only then does the node's
+//! end go up. Without, it is chained behind the plugin that made the interface.
 
 mod agent;
+mod chained;
 mod ipam;
 mod netlink;
 mod network;
 mod spec;
 
+use std::collections::BTreeSet;
 use std::env;
 use std::io::{Read, stdin};
 use std::net::IpAddr;
@@ -21,7 +24,7 @@ use agent::Agent;
 use ipam::Ipam;
 use netlink::Namespace;
 use network::Pair;
-use spec::{Call, Config, Error, Lease, Result, code};
+use spec::{Call, Config, Error, Result, code};
 
 fn main() -> ExitCode {
     match run() {
@@ -78,20 +81,17 @@ fn owner(container_id: &str, ifname: &str) -> String {
     format!("{container_id} {ifname}")
 }
 
-fn ipam(config: &Config) -> Result<Ipam> {
-    Ipam::open(Path::new(&config.ipam.data_dir))
+/// None where the plugin is chained: the addresses are another's.
+fn ipam(config: &Config) -> Result<Option<Ipam>> {
+    config.ipam.as_ref().map(|ipam| Ipam::open(Path::new(&ipam.data_dir))).transpose()
 }
 
 async fn add(config: &Config, call: &Call) -> Result<Value> {
-    if config.prev_result.is_some() {
-        return Err(Error::new(
-            code::BAD_CONFIG,
-            "prevResult: chaining behind another plugin is not supported; make sidegate-cni the first",
-        ));
-    }
+    config.check_position()?;
     let node = Namespace::own()?;
     let pod = Namespace::at(call.netns()?, &node)?;
-    match attach(config, call, &node, &pod).await {
+    let Some(own) = &config.ipam else { return chain(config, call, &node, &pod).await };
+    match attach(config, own, call, &node, &pod).await {
         Ok(result) => Ok(result),
         Err(error) => {
             // The first error is what the runtime must read; it calls DEL for whatever is left.
@@ -101,21 +101,61 @@ async fn add(config: &Config, call: &Call) -> Result<Value> {
     }
 }
 
-async fn attach(config: &Config, call: &Call, node: &Namespace, pod: &Namespace) -> Result<Value> {
-    let ranges = match &config.ipam.ranges {
+async fn attach(
+    config: &Config,
+    own: &spec::Ipam,
+    call: &Call,
+    node: &Namespace,
+    pod: &Namespace,
+) -> Result<Value> {
+    let ranges = match &own.ranges {
         Some(ranges) => ranges.clone(),
         None => agent(config).pod_cidrs()?,
     };
-    let leases = ipam(config)?.lease(&owner(&call.container_id, &call.ifname), &ranges)?;
+    let owner = owner(&call.container_id, &call.ifname);
+    let leases = Ipam::open(Path::new(&own.data_dir))?.lease(&owner, &ranges)?;
     let pair = Pair::of(&call.container_id, &call.ifname, &leases);
-    let index = network::create(node, pod, &pair, &call.ifname, config.mtu, &leases).await?;
-    register(config, call, &pair, index, &leases)?;
-    network::open(node, &pair, index, &leases).await?;
+    let addresses: Vec<IpAddr> = leases.iter().map(|l| l.address).collect();
+    if !is_there(config, call, node, pod, &pair.host, &addresses).await? {
+        let index = network::create(node, pod, &pair, &call.ifname, config.mtu, &leases).await?;
+        register(config, call, &pair, index, &addresses)?;
+        network::open(node, &pair, index, &leases).await?;
+    }
     Ok(spec::result(&config.cni_version, call, &pair, &leases))
 }
 
-fn register(config: &Config, call: &Call, pair: &Pair, index: u32, leases: &[Lease]) -> Result<()> {
-    let address = |v4: bool| leases.iter().find(|l| l.address.is_ipv4() == v4).map(|l| l.address);
+/// An ADD that comes twice leaves alone what the first one made, and its connections.
+async fn is_there(
+    config: &Config,
+    call: &Call,
+    node: &Namespace,
+    pod: &Namespace,
+    host: &str,
+    addresses: &[IpAddr],
+) -> Result<bool> {
+    let Some(outer) = node.link(host).await? else { return Ok(false) };
+    Ok(outer.is_up
+        && network::pair_of(node, pod, &call.ifname).await.is_ok_and(|(_, o)| o.name == host)
+        && network::check(pod, &call.ifname, addresses).await.is_ok()
+        && agent(config).endpoint(&call.container_id)?.is_some_and(|e| e.host_ifname == host))
+}
+
+/// The interface is up already: a runtime starts nothing in the pod before the chain is through.
+async fn chain(config: &Config, call: &Call, node: &Namespace, pod: &Namespace) -> Result<Value> {
+    let found = chained::find(config, call, node, pod).await?;
+    let pair = Pair { host: found.outer.name, host_mac: found.outer.mac, mac: found.inner.mac };
+    register(config, call, &pair, found.outer.index, &found.addresses)?;
+    Ok(config.prev_result.clone().unwrap_or_default())
+}
+
+fn register(
+    config: &Config,
+    call: &Call,
+    pair: &Pair,
+    index: u32,
+    addresses: &[IpAddr],
+) -> Result<()> {
+    let address = |v4: bool| addresses.iter().find(|a| a.is_ipv4() == v4);
     let body = json!({
         "container_id": call.container_id,
         "netns": call.netns,
@@ -136,40 +176,67 @@ fn register(config: &Config, call: &Call, pair: &Pair, index: u32, leases: &[Lea
 /// Succeeds for what is not there, and without the agent: it forgets endpoints whose interface is
 /// gone when it starts. The address is free only once nothing of the pod can send with it.
 async fn remove(config: &Config, node: &Namespace, container: &str, ifname: &str) -> Result<Value> {
+    let Some(ipam) = ipam(config)? else { return unchain(config, node, container).await };
     let _ = agent(config).delete_endpoint(container);
     node.delete(&network::host_ifname(container, ifname)).await?;
-    ipam(config)?.release(&owner(container, ifname))?;
+    ipam.release(&owner(container, ifname))?;
+    Ok(Value::Null)
+}
+
+/// The interface is deleted by the plugin that made it, after us: until then it stays down, for
+/// without an endpoint nothing judges what passes it.
+async fn unchain(config: &Config, node: &Namespace, container: &str) -> Result<Value> {
+    if let Ok(Some(endpoint)) = agent(config).endpoint(container) {
+        node.down(&endpoint.host_ifname).await?;
+        let _ = agent(config).delete_endpoint(container);
+    }
     Ok(Value::Null)
 }
 
 async fn check(config: &Config, call: &Call) -> Result<Value> {
     let node = Namespace::own()?;
     let pod = Namespace::at(call.netns()?, &node)?;
-    let held = ipam(config)?.held(&owner(&call.container_id, &call.ifname))?;
-    let expected: Vec<IpAddr> = if held.is_empty() {
-        let why = format!("container {}: it holds no address", call.container_id);
-        return Err(Error::new(code::UNKNOWN_CONTAINER, why));
-    } else {
-        held.into_iter().chain(config.previous_addresses()).collect()
-    };
-    let host = network::host_ifname(&call.container_id, &call.ifname);
-    network::check(&node, &pod, &host, &call.ifname, &expected).await?;
-    let known = agent(config).endpoints()?;
-    let id = call.container_id.as_str();
-    if known["items"].as_array().is_some_and(|all| all.iter().any(|e| e["container_id"] == id)) {
-        return Ok(Value::Null);
+    let mut addresses = config.previous_addresses(&call.ifname);
+    if let Some(ipam) = ipam(config)? {
+        let held = ipam.held(&owner(&call.container_id, &call.ifname))?;
+        if held.is_empty() {
+            let why = format!("container {}: it holds no address", call.container_id);
+            return Err(Error::new(code::UNKNOWN_CONTAINER, why));
+        }
+        addresses.extend(held);
     }
-    Err(Error::new(code::UNKNOWN_CONTAINER, format!("container {id}: the agent has no endpoint")))
+    network::check(&pod, &call.ifname, &addresses).await?;
+    let (_, outer) = network::pair_of(&node, &pod, &call.ifname).await?;
+    let id = call.container_id.as_str();
+    match agent(config).endpoint(id)? {
+        Some(endpoint) if endpoint.host_ifname == outer.name => Ok(Value::Null),
+        Some(endpoint) => Err(Error::new(
+            code::CHECK_FAILED,
+            format!(
+                "{}'s end is {}, the agent has {}",
+                call.ifname, outer.name, endpoint.host_ifname
+            ),
+        )),
+        None => {
+            let why = format!("container {id}: the agent has no endpoint");
+            Err(Error::new(code::UNKNOWN_CONTAINER, why))
+        }
+    }
 }
 
-/// Everything of containers that the runtime no longer knows goes.
+/// Everything of containers that the runtime no longer knows goes, whoever of us knows it.
 async fn gc(config: &Config) -> Result<Value> {
     let valid = config.valid_attachments.as_ref().ok_or_else(|| {
         Error::new(code::BAD_CONFIG, "cni.dev/valid-attachments is required for GC")
     })?;
     let valid: Vec<String> = valid.iter().map(|a| owner(&a.container_id, &a.ifname)).collect();
     let node = Namespace::own()?;
-    let owners = ipam(config)?.owners()?;
+    let known = agent(config).endpoints()?;
+    let mut owners: BTreeSet<String> =
+        known.iter().map(|e| owner(&e.container_id, &e.container_ifname)).collect();
+    if let Some(ipam) = ipam(config)? {
+        owners.extend(ipam.owners()?);
+    }
     for stale in owners.iter().filter(|o| !valid.contains(o)) {
         if let Some((container, ifname)) = stale.split_once(' ') {
             remove(config, &node, container, ifname).await?;

@@ -7,13 +7,62 @@ use std::os::fd::{AsRawFd, RawFd};
 use futures_util::TryStreamExt;
 use nix::sched::{CloneFlags, setns};
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags};
-use rtnetlink::packet_route::link::{InfoData, InfoVeth};
+use rtnetlink::packet_route::link::{
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
 use rtnetlink::packet_route::route::RouteScope;
-use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use rtnetlink::{
+    Handle, LinkGetRequest, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
+};
 
 use crate::spec::{Error, Result, code};
 
 pub type Mac = [u8; 6];
+
+/// An interface that is there.
+#[derive(Debug)]
+pub struct Link {
+    pub index: u32,
+    pub name: String,
+    pub mac: Mac,
+    /// As ip-link(8) names types; empty for a physical device.
+    pub kind: String,
+    pub is_up: bool,
+    /// Of a veth: the index of its other end, in the namespace where that is.
+    pub peer: Option<u32>,
+}
+
+impl Link {
+    pub const VETH: &'static str = "veth";
+
+    fn of(message: &LinkMessage) -> Self {
+        let mut link = Self {
+            index: message.header.index,
+            name: String::new(),
+            mac: Mac::default(),
+            kind: String::new(),
+            is_up: message.header.flags.contains(LinkFlags::Up),
+            peer: None,
+        };
+        for attribute in &message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => link.name.clone_from(name),
+                LinkAttribute::Address(a) => link.mac = a.as_slice().try_into().unwrap_or_default(),
+                LinkAttribute::Link(peer) => link.peer = Some(*peer),
+                LinkAttribute::LinkInfo(all) => {
+                    let kind = |i: &LinkInfo| match i {
+                        LinkInfo::Kind(InfoKind::Veth) => Some(Self::VETH.to_owned()),
+                        LinkInfo::Kind(kind) => Some(kind.to_string()),
+                        _ => None,
+                    };
+                    link.kind = all.iter().find_map(kind).unwrap_or_default();
+                }
+                _ => {}
+            }
+        }
+        link
+    }
+}
 
 /// One end of a veth pair that is to be made.
 pub struct End<'a> {
@@ -46,17 +95,25 @@ impl Namespace {
         Ok(Self { handle: handle?, file, path: path.to_owned() })
     }
 
-    pub async fn index(&self, name: &str) -> Result<Option<u32>> {
-        match self.handle.link().get().match_name(name).execute().try_next().await {
-            Ok(link) => Ok(link.map(|l| l.header.index)),
+    pub async fn link(&self, name: &str) -> Result<Option<Link>> {
+        self.found(self.handle.link().get().match_name(name.to_owned()), name).await
+    }
+
+    pub async fn link_at(&self, index: u32) -> Result<Option<Link>> {
+        self.found(self.handle.link().get().match_index(index), &index.to_string()).await
+    }
+
+    async fn found(&self, request: LinkGetRequest, what: &str) -> Result<Option<Link>> {
+        match request.execute().try_next().await {
+            Ok(link) => Ok(link.as_ref().map(Link::of)),
             Err(e) if is_absent(&e) => Ok(None),
-            Err(e) => Err(self.failed(name, &e)),
+            Err(e) => Err(self.failed(what, &e)),
         }
     }
 
-    /// Like [`Self::index`], for an interface that must be there.
-    pub async fn existing(&self, name: &str) -> Result<u32> {
-        let found = self.index(name).await?;
+    /// Like [`Self::link`], for an interface that must be there.
+    pub async fn existing(&self, name: &str) -> Result<Link> {
+        let found = self.link(name).await?;
         found.ok_or_else(|| {
             Error::new(code::NETWORK, format!("{}: there is no interface {name}", self.path))
         })
@@ -92,9 +149,19 @@ impl Namespace {
     }
 
     /// What is gone already is no error.
+    pub async fn down(&self, name: &str) -> Result<()> {
+        let Some(link) = self.link(name).await? else { return Ok(()) };
+        let change = LinkMessageBuilder::<LinkUnspec>::new().index(link.index).down().build();
+        match self.handle.link().set(change).execute().await {
+            Err(e) if !is_absent(&e) => Err(self.failed(&format!("{name} down"), &e)),
+            _ => Ok(()),
+        }
+    }
+
+    /// What is gone already is no error.
     pub async fn delete(&self, name: &str) -> Result<()> {
-        let Some(index) = self.index(name).await? else { return Ok(()) };
-        match self.handle.link().del(index).execute().await {
+        let Some(link) = self.link(name).await? else { return Ok(()) };
+        match self.handle.link().del(link.index).execute().await {
             Err(e) if !is_absent(&e) => Err(self.failed(&format!("deleting {name}"), &e)),
             _ => Ok(()),
         }

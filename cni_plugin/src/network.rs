@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::IpAddr;
 
-use crate::netlink::{End, Mac, Namespace};
+use crate::netlink::{End, Link, Mac, Namespace};
 use crate::spec::{Error, Lease, Result, code};
 
 /// A pair of interfaces: the node's end and the pod's.
@@ -52,7 +52,7 @@ pub async fn create(
     for key in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
         enable(key)?;
     }
-    let lo = node.existing("lo").await?;
+    let lo = node.existing("lo").await?.index;
     for lease in leases {
         node.add_address(lo, lease.gateway).await?;
     }
@@ -60,8 +60,8 @@ pub async fn create(
     let (here, there) =
         (End { name: &pair.host, mac: pair.host_mac }, End { name: ifname, mac: pair.mac });
     node.add_veth(&here, &there, pod, mtu).await?;
-    let index = pod.existing(ifname).await?;
-    pod.up(pod.existing("lo").await?).await?;
+    let index = pod.existing(ifname).await?.index;
+    pod.up(pod.existing("lo").await?.index).await?;
     pod.up(index).await?;
     for &Lease { address, gateway } in leases {
         pod.add_address(index, address).await?;
@@ -69,7 +69,7 @@ pub async fn create(
         pod.add_host_route(index, gateway).await?;
         pod.add_default_route(index, gateway).await?;
     }
-    node.existing(&pair.host).await
+    Ok(node.existing(&pair.host).await?.index)
 }
 
 /// The node's end goes up: the agent has attached its programs.
@@ -82,16 +82,26 @@ pub async fn open(node: &Namespace, pair: &Pair, index: u32, leases: &[Lease]) -
     Ok(())
 }
 
-/// Both ends are there, and the pod's has all of these addresses.
-pub async fn check(
-    node: &Namespace,
-    pod: &Namespace,
-    host: &str,
-    ifname: &str,
-    addresses: &[IpAddr],
-) -> Result<()> {
-    node.existing(host).await?;
-    let present = pod.addresses(pod.existing(ifname).await?).await?;
+/// Both ends of the pair that is the pod's interface; an error names what else it is.
+pub async fn pair_of(node: &Namespace, pod: &Namespace, ifname: &str) -> Result<(Link, Link)> {
+    let inner = pod.existing(ifname).await?;
+    if let (Link::VETH, Some(index)) = (inner.kind.as_str(), inner.peer) {
+        let outer = node.link_at(index).await?;
+        if let Some(outer) = outer.filter(|o| o.kind == Link::VETH && o.peer == Some(inner.index)) {
+            return Ok((inner, outer));
+        }
+    }
+    let kind = if inner.kind.is_empty() { "device" } else { &inner.kind };
+    let why = format!(
+        "{ifname} is a {kind} without an end on the node: policy can be enforced on veth pairs \
+         only (as plugins bridge and ptp make them)"
+    );
+    Err(Error::new(code::BAD_CONFIG, why))
+}
+
+/// The pod's end is there and has all of these addresses.
+pub async fn check(pod: &Namespace, ifname: &str, addresses: &[IpAddr]) -> Result<()> {
+    let present = pod.addresses(pod.existing(ifname).await?.index).await?;
     match addresses.iter().find(|a| !present.contains(a)) {
         None => Ok(()),
         Some(gone) => Err(Error::new(code::CHECK_FAILED, format!("{ifname} lacks {gone}"))),

@@ -10,8 +10,7 @@ use serde_json::{Value, json};
 use crate::netlink::{Mac, bits};
 use crate::network::Pair;
 
-/// 1.0.0 and 1.1.0 share the form of the result.
-pub const VERSIONS: [&str; 2] = ["1.0.0", "1.1.0"];
+pub const VERSIONS: [&str; 4] = ["0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 
 /// Error codes of the specification, "Error", and from 100 on our own.
 pub mod code {
@@ -52,7 +51,8 @@ impl Error {
 pub struct Config {
     pub cni_version: String,
     pub agent_socket: String,
-    pub ipam: Ipam,
+    /// Absent: chained behind the plugin that made the interface and gave the addresses.
+    pub ipam: Option<Ipam>,
     #[serde(default)]
     pub mtu: Option<u32>,
     #[serde(default)]
@@ -89,13 +89,30 @@ impl Config {
         Ok(config)
     }
 
-    /// The addresses of the result that ADD gave, which the runtime hands to CHECK.
-    pub fn previous_addresses(&self) -> Vec<IpAddr> {
-        let ips = self.prev_result.as_ref().and_then(|result| result["ips"].as_array());
-        ips.into_iter()
-            .flatten()
-            .filter_map(|ip| ip["address"].as_str()?.split('/').next()?.parse().ok())
-            .collect()
+    /// For ADD: the first of the list gives addresses, any other has the result of one before it.
+    pub fn check_position(&self) -> Result<()> {
+        let why = match (&self.ipam, &self.prev_result) {
+            (Some(_), Some(_)) => {
+                "prevResult: with ipam, sidegate-cni must be the first plugin; \
+                 leave ipam out to chain it behind another"
+            }
+            (None, None) => "ipam: required, unless the plugin is chained behind another",
+            _ => return Ok(()),
+        };
+        Err(Error::new(code::BAD_CONFIG, why))
+    }
+
+    /// Of the pod's interface, in the result of the plugin before us (ADD) or of ADD (CHECK).
+    pub fn previous_addresses(&self, ifname: &str) -> Vec<IpAddr> {
+        let Some(result) = &self.prev_result else { return Vec::new() };
+        let is_pods = |ip: &&Value| match ip["interface"].as_u64() {
+            Some(at) => {
+                usize::try_from(at).is_ok_and(|at| result["interfaces"][at]["name"] == ifname)
+            }
+            None => true,
+        };
+        let ips = result["ips"].as_array().into_iter().flatten().filter(is_pods);
+        ips.filter_map(|ip| ip["address"].as_str()?.split('/').next()?.parse().ok()).collect()
     }
 }
 
@@ -182,11 +199,15 @@ pub fn mac(bytes: Mac) -> String {
 /// The result of ADD.
 pub fn result(version: &str, call: &Call, pair: &Pair, leases: &[Lease]) -> Value {
     let ip = |l: &Lease| {
-        json!({
+        let mut ip = json!({
             "address": format!("{}/{}", l.address, bits(l.address)),
             "gateway": l.gateway,
             "interface": 1,
-        })
+        });
+        if version.starts_with("0.") {
+            ip["version"] = json!(if l.address.is_ipv4() { "4" } else { "6" });
+        }
+        ip
     };
     let route = |l: &Lease| {
         let all = if l.address.is_ipv4() { "0.0.0.0/0" } else { "::/0" };

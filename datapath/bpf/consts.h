@@ -35,20 +35,21 @@ enum verdict {
 
 enum drop_reason {
     DROP_NONE = 0,
-    DROP_POLICY_DENIED = 1,    /* no entry allows it, or one denies it */
-    DROP_INVALID_SOURCE = 2,   /* the source is not the endpoint's own address */
-    DROP_UNKNOWN_ENDPOINT = 3, /* the interface has no endpoint */
-    DROP_NOT_IP = 4,           /* an ethertype other than IPv4, IPv6, ARP */
-    DROP_MALFORMED = 5,        /* truncated or unparsable headers */
-    DROP_FRAGMENT = 6,         /* a fragment whose first one was not seen */
-    DROP_PROXY_DOWN = 7,       /* L7-selected, and Envoy does not listen */
-    DROP_PROXY_MISMATCH = 8,   /* both ends select L7, of different protocols */
-    DROP_NOT_TCP = 9,          /* L7-selected, and not TCP */
-    DROP_NO_IPCACHE = 10,      /* the ipcache lacks its default entry */
-    DROP_CONNTRACK_FULL = 11,  /* the connection could not be remembered */
-    DROP_HAIRPIN = 12,         /* no hairpin device */
-    DROP_NO_BACKEND = 13,      /* the Service has none that this flow could have */
-    DROP_REASONS = 14,
+    DROP_POLICY_DENIED = 1,        /* no entry allows it, or one denies it */
+    DROP_INVALID_SOURCE = 2,       /* the source is not the endpoint's own address */
+    DROP_UNKNOWN_ENDPOINT = 3,     /* the interface has no endpoint */
+    DROP_NOT_IP = 4,               /* an ethertype other than IPv4, IPv6, ARP */
+    DROP_MALFORMED = 5,            /* truncated or unparsable headers */
+    DROP_FRAGMENT = 6,             /* a fragment whose first one was not seen */
+    DROP_PROXY_DOWN = 7,           /* L7-selected, and Envoy does not listen */
+    DROP_PROXY_MISMATCH = 8,       /* both ends select L7, of different protocols */
+    DROP_NOT_TCP = 9,              /* L7-selected, and not TCP */
+    DROP_NO_IPCACHE = 10,          /* the ipcache lacks its default entry */
+    DROP_CONNTRACK_FULL = 11,      /* the connection could not be remembered */
+    DROP_HAIRPIN = 12,             /* no hairpin device */
+    DROP_NO_BACKEND = 13,          /* the Service has none that this flow could have */
+    DROP_INVALID_DESTINATION = 14, /* a frame for an address that is not the endpoint's */
+    DROP_REASONS = 15,
 };
 
 #define COUNTER_SLOTS 64 /* verdict * 16 + reason for drops; direction in the high bit */

@@ -55,13 +55,19 @@ static __always_inline void report(const struct packet *p, const struct report *
     bpf_ringbuf_submit(e, 0);
 }
 
+static __always_inline int count_drop(const struct packet *p, struct report *r, __u8 reason)
+{
+    r->verdict = VERDICT_DROPPED;
+    r->reason = reason;
+    count(p, r);
+    return TCX_DROP;
+}
+
 static __always_inline int drop(struct packet *p, struct report *r, __u8 reason)
 {
     __u64 now = bpf_ktime_get_ns(), *last;
 
-    r->verdict = VERDICT_DROPPED;
-    r->reason = reason;
-    count(p, r);
+    count_drop(p, r, reason);
     p->tuple.direction = r->direction;
     last = bpf_map_lookup_elem(&reported, &p->tuple);
     if (!last || now - *last > REPORT_INTERVAL_NS) {

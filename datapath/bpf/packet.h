@@ -240,6 +240,22 @@ static __always_inline bool is_neighbour_discovery(struct __sk_buff *skb)
     return type == 133 || type == 135 || type == 136;
 }
 
+/* The same to one neighbour's own address: between ports of a bridge, where it goes no further. */
+static __always_inline bool is_neighbour_unicast(struct __sk_buff *skb, const struct packet *p)
+{
+    struct ipv6hdr ip;
+    __u8 type;
+
+    if (p->family != 6 || p->tuple.protocol != IPPROTO_ICMPV6)
+        return false;
+    if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)) < 0 || ip.hop_limit != 255 ||
+        ip.nexthdr != IPPROTO_ICMPV6)
+        return false;
+    if (bpf_skb_load_bytes(skb, ETH_HLEN + sizeof(ip), &type, 1) < 0)
+        return false;
+    return type == 135 || type == 136;
+}
+
 static __always_inline int parse_packet(struct __sk_buff *skb, struct packet *p)
 {
     int err;
@@ -271,10 +287,53 @@ static __always_inline int parse_packet(struct __sk_buff *skb, struct packet *p)
     return PARSED;
 }
 
+static __always_inline bool is_address_of(const struct endpoint *ep, __u8 family,
+                                          const struct addr *address)
+{
+    if (family == 4)
+        return ep->ipv4 && address->w[3] == ep->ipv4;
+    return (ep->ipv6.d[0] || ep->ipv6.d[1]) && address->d[0] == ep->ipv6.d[0] &&
+           address->d[1] == ep->ipv6.d[1];
+}
+
 static __always_inline bool is_own_source(const struct packet *p, const struct endpoint *ep)
 {
-    if (p->family == 4)
-        return ep->ipv4 && p->source.w[3] == ep->ipv4;
-    return (ep->ipv6.d[0] || ep->ipv6.d[1]) && p->source.d[0] == ep->ipv6.d[0] &&
-           p->source.d[1] == ep->ipv6.d[1];
+    return is_address_of(ep, p->family, &p->source);
+}
+
+static __always_inline bool is_own_destination(const struct packet *p, const struct endpoint *ep)
+{
+    return is_address_of(ep, p->family, &p->destination);
+}
+
+/* Whether ARP or neighbour discovery claims no address of another's: on a bridge every pod hears
+ * it. Probes have no sender yet (RFC 5227, RFC 4862), and a link-local address is nobody's to
+ * policy. */
+static __always_inline bool speaks_for_itself(struct __sk_buff *skb, const struct endpoint *ep)
+{
+    __u32 icmp = ETH_HLEN + sizeof(struct ipv6hdr);
+    struct ipv6hdr ip;
+    struct addr claimed;
+    __be32 sender;
+    __u8 type;
+
+    if (skb->protocol == bpf_htons(ETH_P_ARP)) {
+        if (bpf_skb_load_bytes(skb, ETH_HLEN + 14, &sender, sizeof(sender)) < 0)
+            return false;
+        return !sender || sender == ep->ipv4;
+    }
+    if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)) < 0)
+        return false;
+    __builtin_memcpy(&claimed, &ip.saddr, 16);
+    if (ip.nexthdr == IPPROTO_ICMPV6) {
+        if (bpf_skb_load_bytes(skb, icmp, &type, 1) < 0)
+            return false;
+        if (type == 136 && bpf_skb_load_bytes(skb, icmp + 8, &claimed, sizeof(claimed)) < 0)
+            return false;
+    }
+    if (!(claimed.d[0] | claimed.d[1]))
+        return true;
+    if (claimed.b[0] == 0xfe && (claimed.b[1] & 0xc0) == 0x80)
+        return true;
+    return is_address_of(ep, 6, &claimed);
 }

@@ -119,7 +119,13 @@ static __always_inline int to_proxy(struct __sk_buff *skb, const struct packet *
         sk = proxy_listener(skb, p, port);
     if (!sk)
         return -1;
+    skb->tc_index = port; /* for from_hairpin, should it come there */
     return assign(skb, sk);
+}
+
+static __always_inline bool is_for_proxy(const struct __sk_buff *skb)
+{
+    return (skb->mark & MARK_MASK) == MARK_TO_PROXY;
 }
 
 /* Only to a socket that exists. */

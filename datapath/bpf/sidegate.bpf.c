@@ -6,7 +6,8 @@
  *   to_endpoint    the same veth, egress: what the pod receives
  *   from_netdev    uplink, ingress: peers beyond a router
  *   to_netdev      uplink, egress
- *   from_hairpin   ingress of the hairpin device: what to_endpoint had to turn round
+ *   from_hairpin   ingress of the hairpin device: what to_endpoint had to turn round, and what
+ *                  would else meet a bridge on its way to Envoy
  *
  * A connection is redirected once, at the first ingress hook it meets, where both ends are judged.
  */
@@ -74,71 +75,104 @@ static __always_inline int redirect(struct __sk_buff *skb, struct packet *p, str
     return TCX_PASS;
 }
 
+static __always_inline int to_hairpin(struct packet *p, struct report *r)
+{
+    __u32 zero = 0;
+    struct config *cfg = bpf_map_lookup_elem(&config, &zero);
+
+    if (!cfg || !cfg->hairpin_ifindex)
+        return drop(p, r, DROP_HAIRPIN);
+    return bpf_redirect(cfg->hairpin_ifindex, BPF_F_INGRESS);
+}
+
+/* Neighbour discovery between what is local to a bridge. */
+static __always_inline bool is_neighbours(struct __sk_buff *skb, const struct packet *p,
+                                          const struct endpoint *ep,
+                                          const struct ipcache_value *peer)
+{
+    return ep->flags & ENDPOINT_BRIDGED && (peer->endpoint_id || peer->identity == IDENTITY_HOST) &&
+           is_neighbour_unicast(skb, p);
+}
+
+/* TCX_PASS: it has Envoy's socket. */
+static __always_inline int judge_sent(struct __sk_buff *skb, const struct endpoint *ep,
+                                      struct packet *p, struct report *r)
+{
+    struct ipcache_value dst = {};
+    struct judgement out, in = {.action = ACTION_ALLOW};
+    struct conn *c;
+
+    c = find_reply(p, INGRESS);
+    if (c && !is_first_syn(p)) {
+        if (!(c->flags & CT_PROXY_UPSTREAM))
+            return TCX_NEXT;
+        return to_proxy_socket(skb, p) < 0 ? drop(p, r, DROP_PROXY_DOWN) : TCX_PASS;
+    }
+
+    if (!resolve(&p->tuple.daddr, &dst))
+        return drop(p, r, DROP_NO_IPCACHE);
+    r->destination_identity = dst.identity;
+    if (is_neighbours(skb, p, ep, &dst))
+        return speaks_for_itself(skb, ep) ? TCX_NEXT : drop(p, r, DROP_INVALID_SOURCE);
+    out = judge(ep->id, EGRESS, dst.identity, p);
+    if (out.action == ACTION_DENY) {
+        forget(p);
+        return drop(p, r, DROP_POLICY_DENIED);
+    }
+    if (dst.endpoint_id)
+        in = judge(dst.endpoint_id, INGRESS, ep->identity, p);
+    if (in.action == ACTION_DENY) {
+        forget(p);
+        r->direction = INGRESS;
+        r->endpoint_id = dst.endpoint_id;
+        return drop(p, r, DROP_POLICY_DENIED);
+    }
+    if (out.action == ACTION_REDIRECT || in.action == ACTION_REDIRECT) {
+        __u16 port = out.action == ACTION_REDIRECT ? out.proxy_port : in.proxy_port;
+
+        if (in.action == ACTION_REDIRECT && in.proxy_port != port)
+            return drop(p, r, DROP_PROXY_MISMATCH);
+        if (out.action != ACTION_REDIRECT) {
+            r->direction = INGRESS; /* it is the destination's policy that asks for it */
+            r->endpoint_id = dst.endpoint_id;
+        }
+        return redirect(skb, p, r, port, EGRESS, dst.identity);
+    }
+    c = find_forward(p, EGRESS);
+    /* Its last L7 rule went, but it lives on where it began. */
+    if (c && (c->flags & CT_PROXIED) && !is_first_syn(p) && to_proxy_socket(skb, p) == 0)
+        return TCX_PASS;
+    return forward(p, r, &out, c, dst.identity);
+}
+
 SEC("tc")
 int from_endpoint(struct __sk_buff *skb)
 {
     struct packet p = {};
     struct report r = {.direction = EGRESS};
-    struct ipcache_value dst = {};
-    struct judgement out, in = {.action = ACTION_ALLOW};
     struct endpoint *ep;
-    struct conn *c;
     __u32 ifindex = skb->ifindex;
-    int parsed = parse_packet(skb, &p);
+    int verdict, parsed = parse_packet(skb, &p);
 
-    if (parsed == PASS_UNJUDGED)
-        return TCX_NEXT;
     ep = bpf_map_lookup_elem(&endpoints, &ifindex);
     if (!ep)
-        return drop(&p, &r, DROP_UNKNOWN_ENDPOINT);
+        return parsed == PASS_UNJUDGED ? TCX_NEXT : drop(&p, &r, DROP_UNKNOWN_ENDPOINT);
     r.endpoint_id = ep->id;
     r.source_identity = ep->identity;
+    if (parsed == PASS_UNJUDGED)
+        return speaks_for_itself(skb, ep) ? TCX_NEXT : drop(&p, &r, DROP_INVALID_SOURCE);
     if (parsed == PARSE_DROP)
         return drop(&p, &r, p.reason);
     if (!is_own_source(&p, ep))
         return drop(&p, &r, DROP_INVALID_SOURCE);
     if (p.icmp_error)
         return concerns_conn(&p) ? TCX_NEXT : drop(&p, &r, DROP_POLICY_DENIED);
-
-    c = find_reply(&p, INGRESS);
-    if (c && !is_first_syn(&p)) {
-        if (!(c->flags & CT_PROXY_UPSTREAM))
-            return TCX_NEXT;
-        return to_proxy_socket(skb, &p) < 0 ? drop(&p, &r, DROP_PROXY_DOWN) : TCX_PASS;
-    }
-
-    if (!resolve(&p.tuple.daddr, &dst))
-        return drop(&p, &r, DROP_NO_IPCACHE);
-    r.destination_identity = dst.identity;
-    out = judge(ep->id, EGRESS, dst.identity, &p);
-    if (out.action == ACTION_DENY) {
-        forget(&p);
-        return drop(&p, &r, DROP_POLICY_DENIED);
-    }
-    if (dst.endpoint_id)
-        in = judge(dst.endpoint_id, INGRESS, ep->identity, &p);
-    if (in.action == ACTION_DENY) {
-        forget(&p);
-        r.direction = INGRESS;
-        r.endpoint_id = dst.endpoint_id;
-        return drop(&p, &r, DROP_POLICY_DENIED);
-    }
-    if (out.action == ACTION_REDIRECT || in.action == ACTION_REDIRECT) {
-        __u16 port = out.action == ACTION_REDIRECT ? out.proxy_port : in.proxy_port;
-
-        if (in.action == ACTION_REDIRECT && in.proxy_port != port)
-            return drop(&p, &r, DROP_PROXY_MISMATCH);
-        if (out.action != ACTION_REDIRECT) {
-            r.direction = INGRESS; /* it is the destination's policy that asks for it */
-            r.endpoint_id = dst.endpoint_id;
-        }
-        return redirect(skb, &p, &r, port, EGRESS, dst.identity);
-    }
-    c = find_forward(&p, EGRESS);
-    /* Its last L7 rule went, but it lives on where it began. */
-    if (c && (c->flags & CT_PROXIED) && !is_first_syn(&p) && to_proxy_socket(skb, &p) == 0)
-        return TCX_PASS;
-    return forward(&p, &r, &out, c, dst.identity);
+    verdict = judge_sent(skb, ep, &p, &r);
+    /* A bridge switches a frame to whomever it is for, and its netfilter hooks lose the socket of
+     * one that is its own. */
+    if (verdict == TCX_PASS && ep->flags & ENDPOINT_BRIDGED)
+        return to_hairpin(&p, &r);
+    return verdict;
 }
 
 /* The kubelet's probes pass whatever the policy. It is known by its cgroup: a node's address is
@@ -177,6 +211,8 @@ int to_endpoint(struct __sk_buff *skb)
     r.destination_identity = ep->identity;
     if (parsed == PARSE_DROP)
         return drop(&p, &r, p.reason);
+    if (!is_own_destination(&p, ep)) /* a bridge floods what it does not know: no event for it */
+        return count_drop(&p, &r, DROP_INVALID_DESTINATION);
     if (p.icmp_error)
         return concerns_conn(&p) ? TCX_NEXT : drop(&p, &r, DROP_POLICY_DENIED);
 
@@ -191,6 +227,8 @@ int to_endpoint(struct __sk_buff *skb)
     if (!resolve(&p.tuple.saddr, &src))
         return drop(&p, &r, DROP_NO_IPCACHE);
     r.source_identity = src.identity;
+    if (is_neighbours(skb, &p, ep, &src))
+        return TCX_NEXT;
     in = judge(ep->id, INGRESS, src.identity, &p);
     c = find_forward(&p, INGRESS);
     if (src.identity == IDENTITY_HOST && is_of_kubelet(skb, &p, cfg, c)) {
@@ -207,9 +245,8 @@ int to_endpoint(struct __sk_buff *skb)
         return drop(&p, &r, DROP_POLICY_DENIED);
     }
     if (turn || in.action == ACTION_REDIRECT) {
-        if (!cfg || !cfg->hairpin_ifindex)
-            return drop(&p, &r, DROP_HAIRPIN);
-        return bpf_redirect(cfg->hairpin_ifindex, BPF_F_INGRESS);
+        skb->mark &= ~MARK_MASK; /* its sender's; ours would say that it was judged */
+        return to_hairpin(&p, &r);
     }
     return forward(&p, &r, &in, c, src.identity);
 }
@@ -259,8 +296,16 @@ int from_netdev(struct __sk_buff *skb)
 SEC("tc")
 int from_hairpin(struct __sk_buff *skb)
 {
+    struct packet p = {};
+    struct report r = {.direction = EGRESS};
+
     bpf_skb_change_type(skb, PACKET_IS_HOST); /* it carries the pod's MAC address */
-    return from_device(skb, true);
+    if (!is_for_proxy(skb))
+        return from_device(skb, true);
+    /* from_endpoint judged it. */
+    if (parse_packet(skb, &p) != PARSED || to_proxy(skb, &p, skb->tc_index) < 0)
+        return drop(&p, &r, DROP_PROXY_DOWN);
+    return TCX_PASS;
 }
 
 /* Envoy's connections with a pod's address to peers beyond a router: their replies must find it. */

@@ -21,12 +21,14 @@ struct ipcache_value {
     __u16 flags;
 };
 
+#define ENDPOINT_BRIDGED 1 /* its interface is the port of a bridge */
+
 struct endpoint {
     __u32 identity;
     __u16 id;
-    __u16 pad;
+    __u16 flags;
     __u32 ipv4; /* network order, 0 for none */
-    __u32 pad2;
+    __u32 pad;
     struct addr ipv6;
 };
 

@@ -11,8 +11,9 @@ from tests.system.datapath_rig import Rig
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    made = Rig(tmp_path / "bpf")
+def rig(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Rig]:
+    """Parametrized by a test with "bridged", its pods are at ports of a bridge."""
+    made = Rig(tmp_path / "bpf", bridged=getattr(request, "param", "") == "bridged")
     made.serve(made.b.netns)
     try:
         yield made

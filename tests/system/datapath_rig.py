@@ -9,6 +9,7 @@ from collections.abc import Set as AbstractSet
 from ipaddress import ip_network
 from pathlib import Path
 
+from datapath import routing
 from datapath.codec import Endpoint
 from datapath.consts import DropReason, Verdict
 from datapath.facade import Datapath, DatapathConfig
@@ -45,15 +46,16 @@ def http(*peers: int) -> DirectionPolicy:
 class Rig:
     """Pods a (endpoint 1, identity A) and b (endpoint 2, identity B, echo servers), a remote."""
 
-    def __init__(self, bpf_dir: Path) -> None:
-        self.node = Node()
+    def __init__(self, bpf_dir: Path, *, bridged: bool = False) -> None:
+        self.node = Node(bridged=bridged)
         self.bpf_dir = bpf_dir
         self.a, self.b = self.node.add_pod(), self.node.add_pod()
         self.datapath = self.start()
         for number, identity, pod in ((1, A, self.a), (2, B, self.b)):
             with inside(self.node.name):
+                bridged = routing.is_bridged(pod.ifindex)
                 self.datapath.attach_endpoint(
-                    Endpoint(number, identity, pod.ifindex, pod.ipv4, pod.ipv6)
+                    Endpoint(number, identity, pod.ifindex, pod.ipv4, pod.ipv6, bridged)
                 )
             for address in (pod.ipv4, pod.ipv6):
                 self.datapath.upsert_ipcache(ip_network(address), identity, number)

@@ -49,9 +49,13 @@ class Pod:
 
 
 class Node:
-    """A node namespace with pods behind veths and a remote host beyond a router link."""
+    """A node namespace with pods behind veths and a remote host beyond a router link.
 
-    def __init__(self) -> None:
+    ``bridged``: the pods are at ports of a bridge, as the reference CNI plugin makes them.
+    """
+
+    def __init__(self, *, bridged: bool = False) -> None:
+        self._bridge = "br0" if bridged else ""
         self.name = f"sgt{os.getpid()}-{next(_numbers)}"
         self.pods: list[Pod] = []
         self._names = [self.name]
@@ -59,6 +63,13 @@ class Node:
         ip("link", "set", "lo", "up", netns=self.name)
         for key in ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"):
             self.sysctl(key, "1")
+        if bridged:
+            ip("link", "add", self._bridge, "address", "02:00:00:00:02:0a", "type", "bridge",
+               netns=self.name)  # fmt: skip
+            self.sysctl(f"net/ipv6/conf/{self._bridge}/accept_dad", "0")  # it takes a second
+            ip("addr", "add", "10.9.0.1/24", "dev", self._bridge, netns=self.name)
+            ip("addr", "add", "fd00:9::1/64", "dev", self._bridge, "nodad", netns=self.name)
+            ip("link", "set", self._bridge, "up", netns=self.name)
         self.remote = self._add_remote()
 
     def sysctl(self, key: str, value: str) -> None:
@@ -69,7 +80,10 @@ class Node:
         number = len(self.pods) + 10
         netns, host = f"{self.name}-p{number}", f"v{number}"
         v4, v6 = IPv4Address(f"10.9.0.{number}"), IPv6Address(f"fd00:9::{number}")
-        self._link(netns, host, number, str(v4), str(v6), "10.9.0.1", "fd00:9::1")
+        if self._bridge:
+            self._port(netns, host, str(v4), str(v6))
+        else:
+            self._link(netns, host, number, str(v4), str(v6), "10.9.0.1", "fd00:9::1")
         with inside(self.name):
             index = socket.if_nametoindex(host)
         pod = Pod(netns, index, v4, v6)
@@ -86,6 +100,19 @@ class Node:
         with inside(self.name):
             index = socket.if_nametoindex("up0")
         return Pod(netns, index, IPv4Address("192.0.2.9"), IPv6Address("2001:db8::9"))
+
+    def _port(self, netns: str, host: str, v4: str, v6: str) -> None:
+        ip("netns", "add", netns)
+        self._names.append(netns)
+        ip("link", "add", host, "type", "veth", "peer", "name", "eth0", "netns", netns,
+           netns=self.name)  # fmt: skip
+        ip("link", "set", host, "master", self._bridge, "up", netns=self.name)
+        for name in ("lo", "eth0"):
+            ip("link", "set", name, "up", netns=netns)
+        ip("addr", "add", f"{v4}/24", "dev", "eth0", netns=netns)
+        ip("addr", "add", f"{v6}/64", "dev", "eth0", "nodad", netns=netns)
+        for gateway in ("10.9.0.1", "fd00:9::1"):
+            ip("route", "add", "default", "via", gateway, netns=netns)
 
     def _link(
         self, netns: str, host: str, number: int, v4: str, v6: str, gw4: str, gw6: str

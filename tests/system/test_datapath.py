@@ -29,7 +29,10 @@ from tests.system.datapath_rig import (
 from tests.system.netns import inside, ip
 from tests.system.stand_in import StandIn
 
-pytestmark = pytest.mark.system
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.parametrize("rig", ["routed", "bridged"], indirect=True),
+]
 
 ANYONE = PortRule("any", None, Protocol.TCP, 8080, parser=Parser.KAFKA)
 TWO_PROTOCOLS = DirectionPolicy(True, False, (*http(A).rules, ANYONE))

@@ -26,7 +26,10 @@ from tests.system.datapath_rig import CLOSED, OPEN, A, B, Rig, allow, ask, conne
 from tests.system.netns import inside
 from tests.system.stand_in import StandIn
 
-pytestmark = pytest.mark.system
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.parametrize("rig", ["routed", "bridged"], indirect=True),
+]
 
 SECRET = b"SECRETSECRET"
 
