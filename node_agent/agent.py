@@ -24,7 +24,7 @@ from l7_proxy_ext import _rules
 from l7_proxy_ext.admin import Admin
 from l7_proxy_ext.bootstrap import bootstrap
 from l7_proxy_ext.supervisor import Supervisor
-from node_agent import api, cni_config, metrics_server, views
+from node_agent import api, cni_config, links, metrics_server, views
 from node_agent.addresses import AddressWatch, own_addresses
 from node_agent.cluster import Cluster
 from node_agent.config import AgentConfig
@@ -207,6 +207,7 @@ class Agent:
         table = self.enforcement.table
         known = table.by_container(body.get("container_id", "")) if isinstance(body, dict) else None
         record = parse_registration(body, known.id if known else table.next_id())
+        record = await asyncio.to_thread(links.located, record)
         return await self.enforcement.add_endpoint(record, self.config.cluster)
 
     async def remove_endpoint(self, container_id: str) -> None:

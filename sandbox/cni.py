@@ -43,20 +43,40 @@ class Attachment:
         )
 
 
-def network(node: Node) -> dict[str, Any] | None:
-    """The configuration list that the node has: of a cluster's node, the first that was installed
-    (None: not ready for pods); of one by itself, what the chart would install."""
-    if not node.cluster:
-        own = {
-            "type": "sidegate-cni",
-            "agentSocket": str(node.run_dir / "agent.sock"),
-            "ipam": {"dataDir": str(node.run_dir / "ipam"), "ranges": list(POD_RANGES)},
+def install(node: Node, chained: str = "") -> None:
+    """The network of a node by itself, as an administrator would write it.
+
+    ``chained``: the reference plugin (bridge, ptp) that makes the interfaces, before ours.
+    """
+    agent = {"type": "sidegate-cni", "agentSocket": str(node.run_dir / "agent.sock")}
+    data = str(node.run_dir / "ipam")
+    if chained:
+        ipam = {
+            "type": "host-local",
+            "dataDir": data,
+            "ranges": [[{"subnet": cidr}] for cidr in POD_RANGES],
+            "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}],
         }
-        return {"cniVersion": "1.1.0", "name": "sidegate", "plugins": [own]}
-    for path in sorted((node.root / "etc/cni/net.d").glob("*.conflist")):
+        own = {"bridge": "cni0", "isGateway": True} if chained == "bridge" else {}
+        plugins = [{"type": chained, **own, "ipam": ipam}, agent]
+    else:
+        plugins = [{**agent, "ipam": {"dataDir": data, "ranges": list(POD_RANGES)}}]
+    directory = _configurations(node)
+    directory.mkdir(parents=True, exist_ok=True)
+    made = {"cniVersion": "1.0.0", "name": "sidegate", "plugins": plugins}
+    (directory / "10-sidegate.conflist").write_text(json.dumps(made))
+
+
+def network(node: Node) -> dict[str, Any] | None:
+    """The first configuration list that the node has; None: it is not ready for pods."""
+    for path in sorted(_configurations(node).glob("*.conflist")):
         found: dict[str, Any] = json.loads(path.read_text())
         return found
     return None
+
+
+def _configurations(node: Node) -> Path:
+    return node.root / "etc/cni/net.d"
 
 
 def call(node: Node, command: str, attachment: Attachment) -> dict[str, Any]:

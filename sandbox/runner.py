@@ -97,6 +97,7 @@ class PodRunner:
             netns = self._node.pod_netns(*key)
             attachment = cni.Attachment(f"sg-{spec.uid}", netns, *key, spec.uid)
             ip("netns", "add", netns)
+            ip("link", "set", "lo", "up", netns=netns)  # as runtimes do, by the loopback plugin
             try:
                 result = await asyncio.to_thread(cni.call, self._node, "ADD", attachment)
             except cni.CniError:

@@ -84,15 +84,20 @@ def sandbox_run(
     cluster: Annotated[
         bool, typer.Option("--cluster", help="A real control plane and several nodes.")
     ] = False,
+    chained: Annotated[
+        str, typer.Option(help="bridge or ptp: our CNI plugin behind that one; no cluster.")
+    ] = "",
     nodes: Annotated[int, typer.Option(min=1, max=200, help="Of a cluster.")] = 2,
     name: Annotated[str, typer.Option(help="Of a cluster.")] = "sandbox",
 ) -> None:
     """Run the pods of a directory of YAML under its policies until a signal."""
     if cluster:
         raise typer.Exit(_part("sandbox.cluster").run(name, nodes, directory))
+    if chained not in ("", "bridge", "ptp"):
+        raise Failure(f"--chained {chained}: bridge or ptp is expected", 2)
     if directory is None:
         raise Failure("sandbox run: give a directory of Kubernetes YAML, or --cluster", 2)
-    raise typer.Exit(_part("sandbox.run").run(directory, node))
+    raise typer.Exit(_part("sandbox.run").run(directory, node, chained))
 
 
 @sandbox.command("exec")
