@@ -63,7 +63,7 @@ def install(node: Node, chained: str = "") -> None:
         plugins = [{**agent, "ipam": {"dataDir": data, "ranges": list(POD_RANGES)}}]
     directory = _configurations(node)
     directory.mkdir(parents=True, exist_ok=True)
-    made = {"cniVersion": "1.0.0", "name": "sidegate", "plugins": plugins}
+    made = {"cniVersion": "1.1.0", "name": "sidegate", "plugins": plugins}
     (directory / "10-sidegate.conflist").write_text(json.dumps(made))
 
 
