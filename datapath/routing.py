@@ -100,6 +100,20 @@ def leads_to(address: Address, port: int) -> bool:
         return route.get_attr("RTA_OIF") in (port, link.get_attr("IFLA_MASTER"))
 
 
+def default_devices() -> tuple[str, ...]:
+    """The interfaces by which default routes leave, in order of their names.
+
+    Not within an event loop. Raises NetlinkError.
+    """
+    with IPRoute() as ip:
+        found = {
+            route.get_attr("RTA_OIF")
+            for family in _FAMILIES
+            for route in ip.get_default_routes(family=family)
+        }
+    return tuple(sorted(socket.if_indextoname(index) for index in found if index))
+
+
 def ifindex_of(name: str) -> int:
     """Raises OSError where there is no such interface."""
     return socket.if_nametoindex(name)

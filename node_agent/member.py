@@ -144,6 +144,7 @@ class Member:
             self._changed.clear()
 
     def _set_routes(self, routes: Mapping[Any, Any], cluster_cidrs: frozenset[Any]) -> None:
-        routing.set_routes(routes)
+        if not self._config.cni_chained:
+            routing.set_routes(routes)
         if self._config.masquerade:
             masquerade.set_up(cluster_cidrs, self._config.devices)

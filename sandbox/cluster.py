@@ -14,6 +14,7 @@ from typing import Any
 
 from kubernetes.aio import client, config
 
+from sandbox import cni
 from sandbox.binaries import binary, build
 from sandbox.cluster_kubelet import ClusterKubelet
 from sandbox.control_plane import Cluster, ControlPlane, ControlPlaneError
@@ -54,8 +55,10 @@ def kubectl(cluster: Cluster, *arguments: str, text: str | None = None) -> str:
 
 
 @contextlib.asynccontextmanager
-async def running(cluster: Cluster, count: int) -> AsyncIterator[ControlPlane]:
+async def running(cluster: Cluster, count: int, chained: str = "") -> AsyncIterator[ControlPlane]:
     """A cluster whose nodes are registered and routed; nothing of it is left afterwards.
+
+    ``chained``: its pods have a network by that reference plugin, before anything is installed.
 
     Raises ControlPlaneError, CalledProcessError, OSError.
     """
@@ -78,7 +81,7 @@ async def running(cluster: Cluster, count: int) -> AsyncIterator[ControlPlane]:
             stack.push_async_callback(_ended, kubelet)
         admin = await config.new_client_from_config(str(cluster.kubeconfig))  # type: ignore[no-untyped-call]
         stack.push_async_callback(admin.close)
-        await _route(cluster, nodes, admin)
+        await _route(cluster, nodes, admin, chained)
         await asyncio.to_thread(kubectl, cluster, "apply", "-f", str(_MANIFESTS))
         yield plane
 
@@ -105,7 +108,9 @@ def _serve_logs_and_exec(plane: ControlPlane, node: Node) -> None:
         )  # fmt: skip
 
 
-async def _route(cluster: Cluster, nodes: list[Node], admin: client.ApiClient) -> None:
+async def _route(
+    cluster: Cluster, nodes: list[Node], admin: client.ApiClient, chained: str
+) -> None:
     """What is outside the nodes reaches their pods: as a cloud's routes would do it."""
     core: Any = client.CoreV1Api(admin)
     deadline = asyncio.get_running_loop().time() + _CIDR_SECONDS
@@ -118,6 +123,8 @@ async def _route(cluster: Cluster, nodes: list[Node], admin: client.ApiClient) -
                 del left[node.name]
                 for cidr in cidrs:
                     cluster.segment.route(cidr, node.number)
+                if chained:
+                    cni.install(node, chained, cidrs)
         if left and asyncio.get_running_loop().time() > deadline:
             raise ControlPlaneError(f"the controller manager gave no pod CIDR to {', '.join(left)}")
         await asyncio.sleep(0.05)
@@ -129,12 +136,12 @@ async def _ended(task: asyncio.Task[None]) -> None:
         await task
 
 
-def run(name: str, count: int, manifests: Path | None) -> int:
+def run(name: str, count: int, manifests: Path | None, chained: str = "") -> int:
     """Until a signal; the exit code."""
     cluster = Cluster(name)
     try:
         prepare()
-        return asyncio.run(_until_signal(cluster, count, manifests))
+        return asyncio.run(_until_signal(cluster, count, manifests, chained))
     except (ControlPlaneError, subprocess.CalledProcessError, OSError) as error:
         said = getattr(error, "stderr", None) or ""
         print(f"sandbox: {error}\n{said}".rstrip(), file=sys.stderr)
@@ -149,11 +156,11 @@ def prepare() -> None:
             build(module)
 
 
-async def _until_signal(cluster: Cluster, count: int, manifests: Path | None) -> int:
+async def _until_signal(cluster: Cluster, count: int, manifests: Path | None, chained: str) -> int:
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    async with running(cluster, count) as plane:
+    async with running(cluster, count, chained) as plane:
         (cluster.directory / "pid").write_text(str(os.getpid()))
         if manifests:
             print(await asyncio.to_thread(kubectl, cluster, "apply", "-Rf", str(manifests)), end="")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,28 +43,34 @@ class Attachment:
         )
 
 
-def install(node: Node, chained: str = "") -> None:
-    """The network of a node by itself, as an administrator would write it.
+def install(node: Node, chained: str = "", pod_cidrs: Iterable[str] = POD_RANGES) -> None:
+    """The network of a node, as an administrator would write it.
 
-    ``chained``: the reference plugin (bridge, ptp) that makes the interfaces, before ours.
+    ``chained``: the reference plugin (bridge, ptp) that makes the interfaces. Of a node by itself
+    ours comes behind it; in a cluster that is for the agent to write.
     """
-    agent = {"type": "sidegate-cni", "agentSocket": str(node.run_dir / "agent.sock")}
-    data = str(node.run_dir / "ipam")
+    data = "/var/lib/cni/ipam" if node.cluster else str(node.run_dir / "ipam")
+    agent: dict[str, Any] = {
+        "type": "sidegate-cni",
+        "agentSocket": str(node.run_dir / "agent.sock"),
+    }
     if chained:
         ipam = {
             "type": "host-local",
             "dataDir": data,
-            "ranges": [[{"subnet": cidr}] for cidr in POD_RANGES],
+            "ranges": [[{"subnet": cidr}] for cidr in pod_cidrs],
             "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}],
         }
         own = {"bridge": "cni0", "isGateway": True} if chained == "bridge" else {}
-        plugins = [{"type": chained, **own, "ipam": ipam}, agent]
+        plugins: list[dict[str, Any]] = [{"type": chained, **own, "ipam": ipam}]
+        if not node.cluster:
+            plugins.append(agent)
     else:
-        plugins = [{**agent, "ipam": {"dataDir": data, "ranges": list(POD_RANGES)}}]
+        plugins = [{**agent, "ipam": {"dataDir": data, "ranges": list(pod_cidrs)}}]
     directory = _configurations(node)
     directory.mkdir(parents=True, exist_ok=True)
     made = {"cniVersion": "1.1.0", "name": "sidegate", "plugins": plugins}
-    (directory / "10-sidegate.conflist").write_text(json.dumps(made))
+    (directory / "10-sandbox.conflist").write_text(json.dumps(made))
 
 
 def network(node: Node) -> dict[str, Any] | None:

@@ -117,6 +117,7 @@ def verdicts() -> list[int]:
     return [status("near"), status("far"), status("far", "/private"), status("other")]
 
 
+ROUTER = ("192.0.2.1", "[2001:db8::1]")
 ENFORCED = [200, 200, 403, 0]
 
 
@@ -159,6 +160,43 @@ def ready() -> str:
 
 def test_policy_holds_between_nodes() -> None:
     eventually(ENFORCED, verdicts)
+
+
+OUTSIDE = {
+    "apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy", "metadata": {"name": "outside"},
+    "spec": {"endpointSelector": {"matchLabels": {"app": "other"}}, "egress": [{
+        "toEntities": ["world"],
+        "toPorts": [{"ports": [{"port": "9090", "protocol": "TCP"}],
+                     "rules": {"http": [{"method": "GET", "path": "/public.*"}]}}],
+    }]},
+}  # fmt: skip
+
+
+def test_http_out_of_the_cluster_is_judged_and_has_the_nodes_address() -> None:
+    """The server is the router: beyond every node, and no part of the cluster."""
+    segment = CLUSTER.segment
+    server = subprocess.Popen(
+        ["nsenter", f"--net=/run/netns/{segment.router_netns}", str(http_peer()), "serve",
+         "--http", ":9090"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        for policies in (0, 1):
+            for here, host in zip(NODE_OF["other"].addresses, ROUTER, strict=True):
+                url = f"http://{host}:9090"
+                get = (str(http_peer()), "get", "-timeout", "2s")
+                eventually(
+                    200, lambda u=url, g=get: json.loads(run("other", *g, u + "/public"))["status"]
+                )
+                said = json.loads(run("other", *get, url + "/public"))
+                assert json.loads(said["body"])["remote"].rpartition(":")[0].strip("[]") == here
+                denied = json.loads(run("other", *get, url + "/private"))["status"]
+                assert denied == (403 if policies else 200)
+            apply(OUTSIDE)
+            time.sleep(1)
+    finally:
+        kubectl(CLUSTER, "delete", "cnp", "outside", "--ignore-not-found")
+        server.kill()
+        server.wait()
 
 
 def test_status_of_the_cluster() -> None:

@@ -168,7 +168,7 @@ def test_a_check_finds_that_the_agent_lost_it(sandbox: Sandbox, cnitool: CniTool
 def test_a_bridge_without_an_address_is_refused(sandbox: Sandbox, cnitool: CniTool) -> None:
     """Envoy could not answer such a pod; it does not start, and the error says what to change."""
     directory = sandbox.node.root / "etc/cni/net.d"
-    network = json.loads((directory / "10-sidegate.conflist").read_text())
+    network = json.loads((directory / "10-sandbox.conflist").read_text())
     ipam = network["plugins"][0]["ipam"]
     network["plugins"][0] = {"type": "bridge", "bridge": "cni1", "ipam": ipam}
     network["name"] = "no-gateway"
@@ -187,7 +187,7 @@ def test_gc_ends_what_the_runtime_does_not_know(sandbox: Sandbox, cnitool: CniTo
     assert "valid-attachments is required" in cnitool("gc").stderr
     assert len(sandbox.api.get("/v1/endpoints").json()["items"]) >= len(pods)
     assert cnitool("add").returncode == 0
-    network = json.loads((sandbox.node.root / "etc/cni/net.d/10-sidegate.conflist").read_text())
+    network = json.loads((sandbox.node.root / "etc/cni/net.d/10-sandbox.conflist").read_text())
     valid = [{"containerID": p["container_id"], "ifname": p["container_ifname"]} for p in pods]
     subprocess.run(
         sandbox.node.inside([str(PLUGIN)]),
