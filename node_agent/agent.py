@@ -131,6 +131,8 @@ class Agent:
             for task in tasks:
                 running = asyncio.create_task(task)
                 stack.push_async_callback(_cancelled, running)
+            if isinstance(self.sources, Member):
+                await self.sources.announced()
             self._is_up = True
             log.info("agent is up", node=config.node, resources=str(config.resources))
             yield

@@ -89,6 +89,11 @@ class Member:
                 task.cancel()
             await self._client.close()
 
+    async def announced(self) -> None:
+        """Until the cluster has heard of this node's endpoints: what an earlier boot said of their
+        addresses must not name a pod that gets one of them now."""
+        await self._slices.written.wait()
+
     def errors(self) -> list[SourceError]:
         return self._source.errors() + (self.services.errors() if self.services else [])
 

@@ -135,6 +135,13 @@ class PodRunner:
             keys = [key for key, pod in self.pods.items() if pod.spec.host_network is on_host]
             await asyncio.gather(*(self.stop(key) for key in keys))
 
+    def abandon(self) -> None:
+        """Look after none of them any more."""
+        for pod in self.pods.values():
+            for task in pod.tasks:
+                task.cancel()
+        self.pods.clear()
+
     async def _run(self, pod: RunningPod) -> None:
         for each in pod.spec.init:
             await self._supervise(pod, each, "OnFailure")

@@ -120,6 +120,12 @@ def sandbox_exec(
     raise typer.Exit(_part("sandbox.execute").execute(node, pod, command))
 
 
+@sandbox.command("reboot")
+def sandbox_reboot(node: Annotated[str, typer.Argument(help="Of a cluster.")]) -> None:
+    """Cut a node's power and boot it again; returns when it has booted."""
+    raise typer.Exit(_part("sandbox.cluster").reboot(node))
+
+
 @sandbox.command("stop")
 def sandbox_stop(node: Node = "default") -> None:
     """End a running sandbox, or clean up what a killed one left."""

@@ -1,161 +1,40 @@
-"""A cluster with the chart on it, and what becomes of traffic when parts of it fail."""
+"""What becomes of traffic and of objects when parts of the control plane fail."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from sandbox import processes
-from sandbox.binaries import binary, build
-from sandbox.cluster import CHART_SETTINGS, kubectl, nodes_of
-from sandbox.control_plane import Cluster
-from sandbox.execute import command_in
+from sandbox.cluster import kubectl
 from sandbox.images import http_peer
 from tests.system import cluster_rig
+from tests.system.cluster_faults.shop import (
+    CLUSTER,
+    ENFORCED,
+    NODE_OF,
+    NODES,
+    ROUTER,
+    SYSTEM,
+    agent_of,
+    apply,
+    eventually,
+    pod,
+    policy,
+    refused,
+    run,
+    status,
+    verdicts,
+)
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(300)]
-
-CLUSTER = Cluster("faults")
-NODES = nodes_of(CLUSTER, 2)
-SYSTEM = "sidegate-system"
-URL = "http://{}:8080{}"
-
-
-def pod(name: str, app: str, node: str, *command: str) -> dict[str, Any]:
-    container = {"name": "main", "image": "sidegate/connectivity", "command": list(command)}
-    return {
-        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": app}},
-        "spec": {"nodeName": node, "containers": [container], "terminationGracePeriodSeconds": 1},
-    }  # fmt: skip
-
-
-def policy(*paths: str, **spec: Any) -> dict[str, Any]:
-    rules = {"http": [{"method": "GET", "path": path} for path in paths]}
-    ports = [{"ports": [{"port": "8080", "protocol": "TCP"}], "rules": rules}]
-    ingress = [{"fromEndpoints": [{"matchLabels": {"app": "client"}}], "toPorts": ports}]
-    return {
-        "apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy", "metadata": {"name": "server"},
-        "spec": {"endpointSelector": {"matchLabels": {"app": "server"}}, "ingress": ingress}
-        | spec,
-    }  # fmt: skip
-
-
-def apply(*objects: dict[str, Any]) -> str:
-    return kubectl(CLUSTER, "apply", "-f", "-", text=yaml.safe_dump_all(objects))
-
-
-def refused(manifest: dict[str, Any]) -> str:
-    with pytest.raises(subprocess.CalledProcessError) as caught:
-        apply(manifest)
-    return str(caught.value.stderr)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    build("helm")
-    with cluster_rig.running(CLUSTER, len(NODES)):
-        subprocess.run(
-            [str(cluster_rig.CLI), "install", f"--helm={binary('helm', 'helm')}",
-             f"--kubeconfig={CLUSTER.kubeconfig}", *(f"--set={s}" for s in CHART_SETTINGS)],
-            check=True, capture_output=True, timeout=60,
-        )  # fmt: skip
-        for what in ("ds/sidegate-agent", "deploy/sidegate-operator"):
-            kubectl(CLUSTER, "-n", SYSTEM, "rollout", "status", what, "--timeout=90s")
-        kubectl(CLUSTER, "wait", "--for=condition=Ready", "node", "--all", "--timeout=60s")
-        first, second = (node.name for node in NODES)
-        apply(
-            pod("server", "server", first, "http", "serve", "--http", ":8080"),
-            pod("near", "client", first, "sleep", "infinity"),
-            pod("far", "client", second, "sleep", "infinity"),
-            pod("other", "other", second, "sleep", "infinity"),
-            policy("/public.*"),
-        )
-        kubectl(CLUSTER, "wait", "--for=condition=Ready", "pod", "--all", "--timeout=60s")
-        yield
-
-
-NODE_OF = {"server": NODES[0], "near": NODES[0], "far": NODES[1], "other": NODES[1]}
-
-
-def run(name: str, *command: str) -> str:
-    """Beside the API server, so that it works while that is away."""
-    inside = command_in(NODE_OF[name], name, command)
-    return subprocess.run(inside, check=False, capture_output=True, text=True, timeout=20).stdout
-
-
-def address(name: str) -> str:
-    state = NODE_OF[name].sandbox_dir / "pods" / f"default_{name}" / "state.json"
-    return str(json.loads(state.read_text())["addresses"][0])
-
-
-def status(client: str, path: str = "/public") -> int:
-    answer = run(
-        client, str(http_peer()), "get", "-timeout", "2s", URL.format(address("server"), path)
-    )
-    return int(json.loads(answer)["status"])
-
-
-def eventually(wanted: Any, ask: Any, seconds: float = 15) -> None:
-    deadline = time.monotonic() + seconds
-    while (seen := ask()) != wanted and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert seen == wanted
-
-
-def verdicts() -> list[int]:
-    return [status("near"), status("far"), status("far", "/private"), status("other")]
-
-
-ROUTER = ("192.0.2.1", "[2001:db8::1]")
-ENFORCED = [200, 200, 403, 0]
-
-
-def pid_of(netns: str, name: str) -> int:
-    """Of the process that runs a program by this name, or a script of it."""
-    for pid in processes.inside(netns):
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        if any(Path(word.decode()).name == name for word in words[:2]):
-            return pid
-    raise AssertionError(f"no {name} runs in {netns}")
-
-
-def agent_of(node: Any) -> int:
-    """0 while there is none."""
-    for pid in processes.inside(node.netns):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            if b"sidegate\0agent\0" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                return pid
-    return 0
-
-
-@pytest.fixture
-def api_server_away() -> Iterator[None]:
-    """Neither answers nor refuses: the worst way to be away."""
-    pid = pid_of(CLUSTER.netns, "kube-apiserver")
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
-        eventually("ok", lambda: ready(), 60)
-
-
-def ready() -> str:
-    try:
-        return kubectl(CLUSTER, "get", "--raw", "/readyz", "--request-timeout=2s")
-    except subprocess.CalledProcessError:
-        return ""
 
 
 def test_policy_holds_between_nodes() -> None:
@@ -176,9 +55,17 @@ def test_http_out_of_the_cluster_is_judged_and_has_the_nodes_address() -> None:
     """The server is the router: beyond every node, and no part of the cluster."""
     segment = CLUSTER.segment
     server = subprocess.Popen(
-        ["nsenter", f"--net=/run/netns/{segment.router_netns}", str(http_peer()), "serve",
-         "--http", ":9090"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        [
+            "nsenter",
+            f"--net=/run/netns/{segment.router_netns}",
+            str(http_peer()),
+            "serve",
+            "--http",
+            ":9090",
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         for policies in (0, 1):
             for here, host in zip(NODE_OF["other"].addresses, ROUTER, strict=True):
@@ -205,8 +92,11 @@ def test_status_of_the_cluster() -> None:
     assert (done.returncode, done.stdout.splitlines()[0]) == (0, "no problems"), done.stdout
     elsewhere = subprocess.run(
         [*asked[:2], "--cluster", "-n", "nowhere", asked[3]],
-        check=False, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert elsewhere.returncode == 1
     assert "sidegate-agent is not installed in nowhere" in elsewhere.stdout
 
@@ -230,18 +120,32 @@ def test_a_change_takes_effect_on_both_layers() -> None:
             "spec.ingress[0].toPorts[0].ports[0]",
         ),
         (
-            {"egress": [{"toPorts": [{"ports": [{"port": "53", "protocol": "UDP"}],
-                                      "rules": {"http": [{}]}}]}]},
+            {
+                "egress": [
+                    {
+                        "toPorts": [
+                            {"ports": [{"port": "53", "protocol": "UDP"}], "rules": {"http": [{}]}}
+                        ]
+                    }
+                ]
+            },
             "spec.egress[0].toPorts[0]",
         ),
         (
-            {"ingress": [{"toPorts": [{"ports": [{"port": "9"}],
-                                       "rules": {"http": [{}], "kafka": [{}]}}]}]},
+            {
+                "ingress": [
+                    {
+                        "toPorts": [
+                            {"ports": [{"port": "9"}], "rules": {"http": [{}], "kafka": [{}]}}
+                        ]
+                    }
+                ]
+            },
             "spec.ingress[0].toPorts[0].rules",
         ),
         ({"ingres": []}, "spec.ingres"),
     ],
-)  # fmt: skip
+)
 def test_kubectl_refuses_a_bad_policy_by_its_field(spec: dict[str, Any], field: str) -> None:
     assert field in refused(policy("/x", **spec))
     assert verdicts() == ENFORCED
@@ -304,19 +208,35 @@ def test_changes_are_seen_once_it_is_back() -> None:
 
 def test_an_identity_deleted_while_used_comes_back() -> None:
     found = json.loads(kubectl(CLUSTER, "get", "sgid", "-ojson"))["items"]
-    number = next(i["metadata"]["name"] for i in found
-                  if i["security-labels"].get("k8s:app") == "client")  # fmt: skip
+    number = next(
+        i["metadata"]["name"] for i in found if i["security-labels"].get("k8s:app") == "client"
+    )
     kubectl(CLUSTER, "delete", "sgid", number)
-    eventually(f"{number}\n", lambda: kubectl(
-        CLUSTER, "get", "sgid", number, "--ignore-not-found",
-        "-ojsonpath={.metadata.name}{'\\n'}"))  # fmt: skip
+    eventually(
+        f"{number}\n",
+        lambda: kubectl(
+            CLUSTER,
+            "get",
+            "sgid",
+            number,
+            "--ignore-not-found",
+            "-ojsonpath={.metadata.name}{'\\n'}",
+        ),
+    )
     eventually(ENFORCED, verdicts)
 
 
 def test_the_other_operator_takes_over() -> None:
     def holder() -> str:
-        return kubectl(CLUSTER, "-n", SYSTEM, "get", "lease", "sidegate-operator",
-                       "-ojsonpath={.spec.holderIdentity}")  # fmt: skip
+        return kubectl(
+            CLUSTER,
+            "-n",
+            SYSTEM,
+            "get",
+            "lease",
+            "sidegate-operator",
+            "-ojsonpath={.spec.holderIdentity}",
+        )
 
     before = holder()
     kubectl(CLUSTER, "-n", SYSTEM, "delete", "pod", before, "--wait=false")
