@@ -59,7 +59,7 @@ def make_older() -> None:
     older = crd()
     older["metadata"]["annotations"][VERSION_ANNOTATION] = "0"
     for field in ("managedFields", "resourceVersion"):
-        older["metadata"].pop(field)
+        older["metadata"].pop(field, None)
     for each in older["spec"]["versions"]:
         spec = each["schema"]["openAPIV3Schema"]["properties"]
         spec["spec"] = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
@@ -94,7 +94,7 @@ def apply_dry(manifest: dict[str, Any]) -> str:
     return kubectl(CLUSTER, "apply", "--dry-run=server", "-f", "-", text=json.dumps(manifest))
 
 
-@pytest.mark.parametrize("seconds", [0.0, 0.6, 1.2])
+@pytest.mark.parametrize("seconds", [0.0, 1.0])
 def test_an_operator_killed_at_any_step_leaves_work_that_the_next_one_ends(seconds: float) -> None:
     """Both at once, and again while the next ones begin."""
     make_older()
