@@ -64,13 +64,15 @@ def set_routes(routes: Mapping[Prefix, Address]) -> None:
         for family in _FAMILIES:
             version = 4 if family == socket.AF_INET else 6
             wanted = {str(p): str(via) for p, via in routes.items() if p.version == version}
-            for route in ip.get_routes(family=family, proto=PROTOCOL):
-                prefix = f"{route.get_attr('RTA_DST')}/{route['dst_len']}"
-                if prefix not in wanted:
-                    _quietly(ip.route, "del", errno.ESRCH, dst=prefix, proto=PROTOCOL,
-                             family=family)  # fmt: skip
+            present = {
+                f"{route.get_attr('RTA_DST')}/{route['dst_len']}": route.get_attr("RTA_GATEWAY")
+                for route in ip.get_routes(family=family, proto=PROTOCOL)
+            }
+            for prefix in present.keys() - wanted.keys():
+                _quietly(ip.route, "del", errno.ESRCH, dst=prefix, proto=PROTOCOL, family=family)
             for prefix, via in wanted.items():
-                ip.route("replace", dst=prefix, gateway=via, proto=PROTOCOL, family=family)
+                if present.get(prefix) != via:
+                    ip.route("replace", dst=prefix, gateway=via, proto=PROTOCOL, family=family)
 
 
 def is_bridged(port: int) -> bool:

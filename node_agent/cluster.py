@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
@@ -90,19 +91,31 @@ class PeerPod:
 
 
 class Cluster:
-    """Feeds the address book, and knows the routes to other nodes' pods."""
+    """Feeds the address book, and knows the routes to other nodes' pods.
+
+    ``rerouted`` is set whenever ``routes`` or ``cluster_cidrs`` may say something else.
+    """
 
     def __init__(self, node: str, book: AddressBook) -> None:
         self._node, self._book = node, book
         self._prefixes: dict[ResourceKey, dict[Prefix, tuple[Layer, int]]] = {}
         self.pod_cidrs: tuple[str, ...] = ()
-        self.routes: dict[Prefix, Address] = {}
-        self.cluster_cidrs: frozenset[Prefix] = frozenset()
-        self._node_cidrs: dict[str, list[Prefix]] = {}
-        self._node_routes: dict[str, dict[Prefix, Address]] = {}
+        self.rerouted = asyncio.Event()
+        self._pod_cidrs: dict[str, dict[Prefix, Address | None]] = {}  # by node; None: no way there
         self._pods_of: dict[ResourceKey, tuple[PeerPod, ...]] = {}
         self._pods: dict[str, PeerPod] = {}
         self._pod_at: dict[str, PeerPod] = {}
+
+    @property
+    def routes(self) -> dict[Prefix, Address]:
+        """Pod CIDRs of other nodes, and the address of the node that is the next hop."""
+        found = (item for cidrs in self._pod_cidrs.values() for item in cidrs.items())
+        return {cidr: via for cidr, via in found if via}
+
+    @property
+    def cluster_cidrs(self) -> frozenset[Prefix]:
+        """Pod CIDRs of every node, this one's too."""
+        return frozenset(cidr for cidrs in self._pod_cidrs.values() for cidr in cidrs)
 
     def pod_at(self, address: str) -> PeerPod | None:
         """None for an address that no pod of another node has."""
@@ -173,17 +186,18 @@ class Cluster:
 
     def _take_routes(self, name: str, manifest: Mapping[str, Any]) -> None:
         cidrs = [ip_network(c) for c in manifest["spec"]["podCIDRs"]] if manifest else []
-        self._node_cidrs.pop(name, None)
-        self._node_routes.pop(name, None)
-        if manifest:
-            self._node_cidrs[name] = cidrs
-        if manifest and name != self._node:
-            via = {address.version: address for address in reversed(list(_addresses(manifest)))}
-            self._node_routes[name] = {c: via[c.version] for c in cidrs if c.version in via}
+        via: dict[int, Address] = {}
         if name == self._node:
             self.pod_cidrs = tuple(map(str, cidrs))
-        self.routes = {p: via for routes in self._node_routes.values() for p, via in routes.items()}
-        self.cluster_cidrs = frozenset(c for found in self._node_cidrs.values() for c in found)
+        elif manifest:
+            via = {address.version: address for address in reversed(list(_addresses(manifest)))}
+        found = {cidr: via.get(cidr.version) for cidr in cidrs}
+        if found == self._pod_cidrs.get(name, {}):
+            return
+        self._pod_cidrs[name] = found
+        if not found:
+            del self._pod_cidrs[name]
+        self.rerouted.set()
 
 
 def _addresses(node: Mapping[str, Any]) -> Iterator[Address]:

@@ -48,7 +48,11 @@ class Realised:
 
 
 class Controller:
-    """Holds what each endpoint's enforcement is at, and moves it to what the repository says."""
+    """Holds what each endpoint's enforcement is at, and moves it to what the repository says.
+
+    ``changed`` is set whenever what there is to say of policies may be something else; whoever
+    waits for it holds ``lock`` while it looks.
+    """
 
     def __init__(self, repository: PolicyRepository, datapath: Datapath, sink: PolicySink) -> None:
         self._repository = repository
@@ -58,6 +62,7 @@ class Controller:
         self._revision = time.time_ns() // 1_000_000  # rises across restarts too
         self._late: dict[int, asyncio.Task[None]] = {}
         self.lock = asyncio.Lock()
+        self.changed = asyncio.Event()
 
     def policy_of(self, endpoint_id: int) -> EndpointPolicy | None:
         """What is in force at the endpoint now; None before its first policy."""
@@ -71,6 +76,8 @@ class Controller:
         """Bring these endpoints to the repository's state. The caller holds ``lock``."""
         begin = time.monotonic()
         changed = [p for p in map(self._next_policy, sorted(endpoint_ids)) if p is not None]
+        if changed:
+            self.changed.set()
         for policy in changed:
             self._sink.publish_policy(policy)
         outcome = Realised(endpoints=len(changed))
@@ -97,6 +104,7 @@ class Controller:
         if late:
             late.cancel()
         self._sink.remove_policy(endpoint_id)
+        self.changed.set()
 
     def _next_policy(self, endpoint_id: int) -> EndpointPolicy | None:
         policy = self._repository.policy_for(endpoint_id)
@@ -127,6 +135,7 @@ class Controller:
             if self._realised.get(policy.endpoint_id) is policy:
                 self._datapath.sync_policy(policy.endpoint_id, policy)
                 self._late.pop(policy.endpoint_id, None)
+                self.changed.set()
                 log.info("policy acknowledged late", endpoint=policy.endpoint_id)
 
 

@@ -67,7 +67,6 @@ class Enforcement:
         self._cidrs: dict[Prefix, int] = {}
         self._announced: dict[int, EndpointRecord] = {}
         self.last = Realised()
-        self.realised = asyncio.Event()  # for whoever reports what is in force
         store.subscribe(self._pending.extend)
 
     async def restore(self, host_addresses: Iterable[Prefix]) -> None:
@@ -156,6 +155,7 @@ class Enforcement:
         for change in changes:
             if change.resource.key.kind in KINDS:
                 affected |= self.policies.take(change)
+                self.controller.changed.set()
             elif change.resource.key.kind in SERVICE_KINDS:
                 affected |= self._services.take(change)
             else:
@@ -173,7 +173,6 @@ class Enforcement:
         self.last = await self.controller.realise(affected)
         for prefix, (identity, endpoint_id) in new.items():
             self._datapath.upsert_ipcache(prefix, identity, endpoint_id)
-        self.realised.set()
         exported = self._identities.export()
         if exported != self._exported:
             write_json(self._identities_file, exported)

@@ -50,7 +50,6 @@ class Member:
         self._source = KubeSource(client, watched(node), store.apply)
         self._slices = EndpointSlices(node, client)
         self._following: asyncio.Task[None]
-        self._changed = asyncio.Event()
         self.identities = ClusterIdentities(repository, client, store.upsert)
         self.cluster: Cluster
         self.addressed = asyncio.Event()  # the node has pod CIDRs
@@ -126,7 +125,6 @@ class Member:
                 self.services.take(change)
         if self.cluster.pod_cidrs:
             self.addressed.set()
-        self._changed.set()
 
     def _own_slices(self) -> Iterator[str]:
         for resource in self._store.list(SLICE):
@@ -136,17 +134,14 @@ class Member:
 
     async def _keep_routes(self) -> None:
         """Routes to other nodes' pods, and what is inside of the cluster for the masquerade."""
-        known: tuple[Any, Any] = ({}, frozenset())
         while True:
-            wanted = (dict(self.cluster.routes), self.cluster.cluster_cidrs)
-            if wanted != known:
-                known = wanted
-                try:
-                    await asyncio.to_thread(self._set_routes, *wanted)
-                except Exception as error:  # one wrong route must not end the agent
-                    log.error("routes to other nodes were not set", error=str(error))
-            await self._changed.wait()
-            self._changed.clear()
+            await self.cluster.rerouted.wait()
+            self.cluster.rerouted.clear()
+            wanted = self.cluster.routes, self.cluster.cluster_cidrs
+            try:
+                await asyncio.to_thread(self._set_routes, *wanted)
+            except Exception as error:  # one wrong route must not end the agent
+                log.error("routes to other nodes were not set", error=str(error))
 
     def _set_routes(self, routes: Mapping[Any, Any], cluster_cidrs: frozenset[Any]) -> None:
         if not self._config.cni_chained:

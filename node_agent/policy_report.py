@@ -38,17 +38,20 @@ class PolicyReport:
     async def run(self) -> None:
         """Writes what changed, until cancelled."""
         back_off = BackOff(*_RETRY_SECONDS)
+        controller = self._enforcement.controller
         while True:
+            async with controller.lock:
+                wanted = dict(self._current())
             try:
-                await self._write(dict(self._current()))
+                await self._write(wanted)
                 back_off.reset()
             except (KubeError, *CONNECTION_ERRORS) as error:
                 log.warning("the policy report cannot be written yet", error=str(error))
                 await asyncio.sleep(back_off.next(getattr(error, "retry_after", 0.0)))
                 continue
-            await self._enforcement.realised.wait()
-            self._enforcement.realised.clear()
+            await controller.changed.wait()
             await asyncio.sleep(_PAUSE_SECONDS)  # many changes, one write
+            controller.changed.clear()
 
     def _current(self) -> Iterator[tuple[str, dict[str, Any]]]:
         policies, controller = self._enforcement.policies, self._enforcement.controller

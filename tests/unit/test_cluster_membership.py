@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
@@ -174,3 +174,35 @@ async def test_a_pod_writes_its_slice_and_no_other() -> None:
     await asyncio.sleep(0.05)
     assert server.requests[1:] == [("DELETE", "n-1")]
     writing.cancel()
+
+
+def test_routes_are_said_to_change_when_they_do() -> None:
+    cluster = Cluster("here", AddressBook())
+
+    def heard(
+        name: str, cidrs: list[str], address: str, kind: ChangeType = ChangeType.MODIFIED
+    ) -> bool:
+        manifest = {
+            "metadata": {"name": name},
+            "spec": {"podCIDRs": cidrs},
+            "status": {"addresses": [{"type": "InternalIP", "address": address}]},
+        }
+        cluster.rerouted.clear()
+        cluster.take(Change(kind, Resource(ResourceKey("Node", "", name), manifest)))
+        return cluster.rerouted.is_set()
+
+    own, other = ip_network("10.0.0.0/24"), ip_network("10.0.1.0/24")
+    assert heard("here", [str(own)], "192.0.2.1")
+    assert heard("there", [str(other)], "192.0.2.2")
+    assert cluster.routes == {other: ip_address("192.0.2.2")}
+    assert cluster.cluster_cidrs == {own, other}
+    assert not heard("there", [str(other)], "192.0.2.2")
+    assert not heard("here", [str(own)], "192.0.2.9"), "no route leads to ourselves"
+    assert not heard("bare", [], "192.0.2.3")
+    assert heard("there", [str(other)], "192.0.2.4")
+    assert cluster.routes == {other: ip_address("192.0.2.4")}
+    assert heard("there", [str(other)], "2001:db8::4")
+    assert cluster.routes == {}
+    assert cluster.cluster_cidrs == {own, other}
+    assert heard("there", [str(other)], "2001:db8::4", ChangeType.DELETED)
+    assert cluster.cluster_cidrs == {own}
