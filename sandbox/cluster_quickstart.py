@@ -64,6 +64,7 @@ def _wait(cluster: Cluster) -> None:
     """Until agents, operators, nodes and DNS are ready. Raises CalledProcessError."""
     for namespace, what in (
         ("sidegate-system", "daemonset/sidegate-agent"),
+        ("sidegate-system", "daemonset/sidegate-proxy"),
         ("sidegate-system", "deployment/sidegate-operator"),
     ):
         kubectl(cluster, "-n", namespace, "rollout", "status", what, f"--timeout={_READY_SECONDS}s")

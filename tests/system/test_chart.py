@@ -46,7 +46,7 @@ def sidegate(verb: str, *arguments: str) -> None:
 
 
 def rollout() -> None:
-    for name in ("ds/sidegate-agent", "deploy/sidegate-operator"):
+    for name in ("ds/sidegate-agent", "ds/sidegate-proxy", "deploy/sidegate-operator"):
         kubectl(CLUSTER, "-n", NAMESPACE, "rollout", "status", name, "--timeout=60s")
 
 

@@ -30,7 +30,7 @@ def cluster() -> Iterator[None]:
             capture_output=True,
             timeout=60,
         )
-        for what in ("ds/sidegate-agent", "deploy/sidegate-operator"):
+        for what in ("ds/sidegate-agent", "ds/sidegate-proxy", "deploy/sidegate-operator"):
             kubectl(CLUSTER, "-n", SYSTEM, "rollout", "status", what, "--timeout=90s")
         kubectl(CLUSTER, "wait", "--for=condition=Ready", "node", "--all", "--timeout=60s")
         first, second = (node.name for node in NODES)
