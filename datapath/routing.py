@@ -76,7 +76,7 @@ def set_routes(routes: Mapping[Prefix, Address]) -> None:
 
 
 def is_bridged(port: int) -> bool:
-    """Whether the interface is the port of a bridge, which switches frames past this node's sockets.
+    """Whether the interface is the port of a bridge, which switches frames past our sockets.
 
     Not within an event loop: pyroute2 runs its own. Raises NetlinkError.
     """
@@ -93,8 +93,27 @@ def leads_to(address: Address, port: int) -> bool:
     with IPRoute() as ip:
         (link,) = ip.link("get", index=port)
         family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-        (route,) = ip.route("get", dst=str(address), family=family)
+        try:
+            (route,) = ip.route("get", dst=str(address), family=family)
+        except NetlinkError as error:
+            if error.code == errno.ENETUNREACH:
+                return False
+            raise
         return route.get_attr("RTA_OIF") in (port, link.get_attr("IFLA_MASTER"))
+
+
+def default_devices() -> tuple[str, ...]:
+    """The interfaces by which default routes leave, in order of their names.
+
+    Not within an event loop. Raises NetlinkError.
+    """
+    with IPRoute() as ip:
+        found = {
+            route.get_attr("RTA_OIF")
+            for family in _FAMILIES
+            for route in ip.get_default_routes(family=family)
+        }
+    return tuple(sorted(socket.if_indextoname(index) for index in found if index))
 
 
 def ifindex_of(name: str) -> int:

@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import socket
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from l7_proxy_ext import _rules
 from l7_proxy_ext.admin import Admin
 from l7_proxy_ext.bootstrap import bootstrap
 from l7_proxy_ext.supervisor import Supervisor
-from node_agent import api, cni_config, metrics_server, views
+from node_agent import api, cni_config, links, metrics_server, views
 from node_agent.addresses import AddressWatch, own_addresses
 from node_agent.cluster import Cluster
 from node_agent.config import AgentConfig
@@ -43,6 +44,7 @@ from xds_server.server import XdsServer
 log = structlog.get_logger(__name__)
 
 MODULE_SECONDS = 3.0
+CHAIN_SECONDS = 2.0  # between looks at the configuration that ours is behind
 
 
 class AlreadyRunning(RuntimeError):
@@ -67,6 +69,8 @@ class Agent:
         self.pod_status: dict[tuple[str, str], Any] = {}
         self._serving = asyncio.Event()
         self._is_up = False
+        self.chain_problem = ""
+        self.started = datetime.now(UTC).isoformat()  # in the order of Kubernetes' timestamps
         self.datapath: Datapath
         self.enforcement: Enforcement
         self.flows: Flows
@@ -127,6 +131,8 @@ class Agent:
             for task in tasks:
                 running = asyncio.create_task(task)
                 stack.push_async_callback(_cancelled, running)
+            if isinstance(self.sources, Member):
+                await self.sources.announced()
             self._is_up = True
             log.info("agent is up", node=config.node, resources=str(config.resources))
             yield
@@ -180,12 +186,33 @@ class Agent:
 
     async def _install_cni(self, member: Member, directory: Path) -> None:
         """Once our socket answers and the node has addresses to give."""
-        await member.addressed.wait()
         await self._serving.wait()
+        if self.config.cni_chained:
+            await self._keep_chained(directory)
+        await member.addressed.wait()
+        cidrs = member.cluster.pod_cidrs
         cni_config.install(
-            directory, self.config.agent_socket, self.config.ipam_dir, member.cluster.pod_cidrs
+            directory,
+            cni_config.configuration(self.config.agent_socket, self.config.ipam_dir, cidrs),
         )
         log.info("CNI configuration installed", directory=str(directory))
+
+    async def _keep_chained(self, directory: Path) -> None:
+        """Behind what is there, whenever that changes."""
+        installed = ""
+        while True:
+            try:
+                wanted = cni_config.chained(directory, self.config.agent_socket)
+                if wanted != installed:
+                    cni_config.install(directory, wanted)
+                    log.info("CNI configuration chained", directory=str(directory))
+                installed, problem = wanted, ""
+            except (cni_config.NothingToChain, OSError) as error:
+                problem = f"new pods are not judged: {error}"
+                if problem != self.chain_problem:
+                    log.error("CNI configuration not chained", error=problem)
+            self.chain_problem = problem
+            await asyncio.sleep(CHAIN_SECONDS)
 
     async def _serve_api(self) -> None:
         path = self.config.agent_socket
@@ -207,6 +234,7 @@ class Agent:
         table = self.enforcement.table
         known = table.by_container(body.get("container_id", "")) if isinstance(body, dict) else None
         record = parse_registration(body, known.id if known else table.next_id())
+        record = await asyncio.to_thread(links.located, record)
         return await self.enforcement.add_endpoint(record, self.config.cluster)
 
     async def remove_endpoint(self, container_id: str) -> None:

@@ -19,7 +19,8 @@ class AgentConfig:
     concurrency. ``module`` is the library that Envoy loads. ``cluster`` takes objects from the
     API server, by ``kubeconfig`` or as the pod that we are. ``bpffs`` is where pins go, None for a
     bpffs of our own in the run directory. ``cni_config`` is the directory of the node's CNI
-    configuration, None to leave it alone. ``node_cgroup`` has all pods of the node below it,
+    configuration, None to leave it alone; ``cni_chained``: ours goes behind another plugin's, and
+    routes are that one's. ``node_cgroup`` has all pods of the node below it,
     ``kubelet_cgroup`` the kubelet. ``metrics_port`` serves metrics on the network, 0 does not.
     ``masquerade``: what pods send out of the cluster has the node's address.
     """
@@ -38,6 +39,7 @@ class AgentConfig:
     kubeconfig: Path | None = None
     bpffs: Path | None = None
     cni_config: Path | None = None
+    cni_chained: bool = False
     masquerade: bool = False
     node_cgroup: Path | None = None
     kubelet_cgroup: Path | None = None

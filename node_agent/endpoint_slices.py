@@ -28,6 +28,8 @@ class EndpointSlices:
         self._place: dict[int, int] = {}
         self._dirty: set[int] = set()
         self._changed = asyncio.Event()
+        self.written = asyncio.Event()  # the cluster knows all that was said so far
+        self.written.set()
 
     def adopt(self, names: Iterable[str]) -> None:
         """Slices of an earlier agent: each is written anew, or goes."""
@@ -35,8 +37,7 @@ class EndpointSlices:
             number = name.removeprefix(f"{self._node}-")
             if number.isdecimal():
                 self._slots.setdefault(int(number), {})
-                self._dirty.add(int(number))
-        self._changed.set()
+                self._touch(int(number))
 
     def put(self, record: EndpointRecord, ports: Iterable[Mapping[str, Any]] = ()) -> None:
         said = {
@@ -81,9 +82,11 @@ class EndpointSlices:
                     self._dirty.add(number)
                     log.warning("endpoints cannot be published yet", error=str(error))
                     await asyncio.sleep(back_off.next(getattr(error, "retry_after", 0.0)))
+            self.written.set()
 
     def _touch(self, number: int) -> None:
         self._dirty.add(number)
+        self.written.clear()
         self._changed.set()
 
     async def _write(self, number: int) -> None:

@@ -23,7 +23,10 @@ class BadEndpoint(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class EndpointRecord:
-    """One pod interface, as the CNI plugin registered it. Addresses are text, "" for none."""
+    """One pod interface, as the CNI plugin registered it. Addresses are text, "" for none.
+
+    ``bridged``: the host's end is the port of a bridge.
+    """
 
     id: int
     container_id: str
@@ -38,6 +41,7 @@ class EndpointRecord:
     netns: str = ""
     container_ifname: str = "eth0"
     host_mac: str = ""
+    bridged: bool = False
     identity: int = 0
     labels: tuple[str, ...] = field(default=())
 
@@ -61,7 +65,7 @@ def parse_registration(body: Any, endpoint_id: int) -> EndpointRecord:
         wanted = int if name == "host_ifindex" else str
         if not isinstance(body.get(name), wanted) or not body[name]:
             raise BadEndpoint(f"{name}: a {wanted.__name__} is required")
-    known = {f.name for f in fields(EndpointRecord)} - {"id", "identity", "labels"}
+    known = {f.name for f in fields(EndpointRecord)} - {"id", "identity", "labels", "bridged"}
     values = {name: value for name, value in body.items() if name in known and value is not None}
     for name, version in (("ipv4", 4), ("ipv6", 6)):
         if values.get(name) and not _is_address(values[name], version):

@@ -214,6 +214,7 @@ def _endpoint(record: EndpointRecord) -> Endpoint:
         record.host_ifindex,
         by_version.get(4),  # type: ignore[arg-type]
         by_version.get(6),  # type: ignore[arg-type]
+        record.bridged,
     )
 
 

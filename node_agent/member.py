@@ -88,6 +88,11 @@ class Member:
                 task.cancel()
             await self._client.close()
 
+    async def announced(self) -> None:
+        """Until the cluster has heard of this node's endpoints: what an earlier boot said of their
+        addresses must not name a pod that gets one of them now."""
+        await self._slices.written.wait()
+
     def errors(self) -> list[SourceError]:
         return self._source.errors() + (self.services.errors() if self.services else [])
 
@@ -139,6 +144,7 @@ class Member:
                 log.error("routes to other nodes were not set", error=str(error))
 
     def _set_routes(self, routes: Mapping[Any, Any], cluster_cidrs: frozenset[Any]) -> None:
-        routing.set_routes(routes)
+        if not self._config.cni_chained:
+            routing.set_routes(routes)
         if self._config.masquerade:
             masquerade.set_up(cluster_cidrs, self._config.devices)

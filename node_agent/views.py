@@ -127,6 +127,8 @@ def status(agent: Agent, envoy_ready: bool) -> dict[str, Any]:
     envoy = {**agent.supervisor.status(), "ready": envoy_ready}
     invalid = agent.enforcement.policies.invalid()
     problems = [str(error) for error in agent.sources.errors()]
+    problems += [agent.chain_problem] if agent.chain_problem else []
+    problems += _unjudged(agent)
     problems += [f"{key}: {error}" for key, errors in invalid.items() for error in errors]
     problems += [f"Envoy: {line}" for line in envoy["errors"]] if not envoy_ready else []
     if not envoy_ready:
@@ -148,6 +150,25 @@ def status(agent: Agent, envoy_ready: bool) -> dict[str, Any]:
             "events_lost": agent.datapath.events_lost(),
         },
     }
+
+
+def _unjudged(agent: Agent) -> list[str]:
+    """Pods older than this agent, without endpoint: another plugin alone gave them a network."""
+    if agent.cluster is None:
+        return []
+    found = []
+    for pod in agent.store.list("Pod"):
+        key, metadata = pod.key, pod.manifest["metadata"]
+        if (pod.manifest.get("spec") or {}).get("hostNetwork"):
+            continue
+        if (metadata.get("creationTimestamp") or "") >= agent.started:
+            continue
+        if agent.enforcement.table.by_pod(key.namespace, key.name) is None:
+            found.append(
+                f"pod {key.namespace}/{key.name} was there before the agent, and no policy holds "
+                "for it: delete it, so that it is made anew"
+            )
+    return found
 
 
 def _refusals(xds: dict[str, Any]) -> list[str]:

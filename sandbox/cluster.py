@@ -8,21 +8,23 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 from kubernetes.aio import client, config
 
+from sandbox import cni
 from sandbox.binaries import binary, build
-from sandbox.cluster_kubelet import ClusterKubelet
 from sandbox.control_plane import Cluster, ControlPlane, ControlPlaneError
+from sandbox.machine import Machine
 from sandbox.node import Node
-from sandbox.node_object import KUBELET_PORT
 
 _FIRST_NODE = 11
 _NODES_MAX = 200
 _CIDR_SECONDS = 20.0
+_REBOOT_SECONDS = 30.0
 _MANIFESTS = Path(__file__).parent / "manifests"
 # What differs from other nodes: file systems are mounted, and the kubelet has its own cgroup.
 CHART_SETTINGS = (
@@ -54,8 +56,10 @@ def kubectl(cluster: Cluster, *arguments: str, text: str | None = None) -> str:
 
 
 @contextlib.asynccontextmanager
-async def running(cluster: Cluster, count: int) -> AsyncIterator[ControlPlane]:
+async def running(cluster: Cluster, count: int, chained: str = "") -> AsyncIterator[ControlPlane]:
     """A cluster whose nodes are registered and routed; nothing of it is left afterwards.
+
+    ``chained``: its pods have a network by that reference plugin, before anything is installed.
 
     Raises ControlPlaneError, CalledProcessError, OSError.
     """
@@ -69,43 +73,19 @@ async def running(cluster: Cluster, count: int) -> AsyncIterator[ControlPlane]:
         stack.callback(plane.stop)
         await asyncio.to_thread(plane.start)
         for node in nodes:
-            node.create()
-            node.start_pause()
-            api = await _client_of(plane, node)
-            _serve_logs_and_exec(plane, node)
-            stack.push_async_callback(api.close)
-            kubelet = asyncio.create_task(ClusterKubelet(node, api, plane.server).run())
-            stack.push_async_callback(_ended, kubelet)
+            machine = Machine(plane, node)
+            await machine.start()
+            stack.push_async_callback(machine.stop)
         admin = await config.new_client_from_config(str(cluster.kubeconfig))  # type: ignore[no-untyped-call]
         stack.push_async_callback(admin.close)
-        await _route(cluster, nodes, admin)
+        await _route(cluster, nodes, admin, chained)
         await asyncio.to_thread(kubectl, cluster, "apply", "-f", str(_MANIFESTS))
         yield plane
 
 
-async def _client_of(plane: ControlPlane, node: Node) -> client.ApiClient:
-    plane.pki.issue(node.name, f"system:node:{node.name}", group="system:nodes")
-    plane.pki.issue(f"{node.name}-serving", node.name, node.name, *node.addresses)
-    path = plane.pki.kubeconfig(node.name, plane.outside)
-    made: client.ApiClient = await config.new_client_from_config(str(path))  # type: ignore[no-untyped-call]
-    return made
-
-
-def _serve_logs_and_exec(plane: ControlPlane, node: Node) -> None:
-    """Ends with the node's namespace."""
-    serving = f"{node.name}-serving"
-    with (node.sandbox_dir / "streaming.log").open("ab") as log:
-        subprocess.Popen(
-            node.inside([
-                str(binary("streaming", "streaming")), "--port", str(KUBELET_PORT),
-                "--cert", str(plane.pki.certificate(serving)), "--key", str(plane.pki.key(serving)),
-                "--client-ca", str(plane.pki.ca), "--dir", str(node.sandbox_dir),
-            ]),
-            stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
-
-
-async def _route(cluster: Cluster, nodes: list[Node], admin: client.ApiClient) -> None:
+async def _route(
+    cluster: Cluster, nodes: list[Node], admin: client.ApiClient, chained: str
+) -> None:
     """What is outside the nodes reaches their pods: as a cloud's routes would do it."""
     core: Any = client.CoreV1Api(admin)
     deadline = asyncio.get_running_loop().time() + _CIDR_SECONDS
@@ -118,23 +98,19 @@ async def _route(cluster: Cluster, nodes: list[Node], admin: client.ApiClient) -
                 del left[node.name]
                 for cidr in cidrs:
                     cluster.segment.route(cidr, node.number)
+                if chained:
+                    cni.install(node, chained, cidrs)
         if left and asyncio.get_running_loop().time() > deadline:
             raise ControlPlaneError(f"the controller manager gave no pod CIDR to {', '.join(left)}")
         await asyncio.sleep(0.05)
 
 
-async def _ended(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
-
-
-def run(name: str, count: int, manifests: Path | None) -> int:
+def run(name: str, count: int, manifests: Path | None, chained: str = "") -> int:
     """Until a signal; the exit code."""
     cluster = Cluster(name)
     try:
         prepare()
-        return asyncio.run(_until_signal(cluster, count, manifests))
+        return asyncio.run(_until_signal(cluster, count, manifests, chained))
     except (ControlPlaneError, subprocess.CalledProcessError, OSError) as error:
         said = getattr(error, "stderr", None) or ""
         print(f"sandbox: {error}\n{said}".rstrip(), file=sys.stderr)
@@ -143,17 +119,34 @@ def run(name: str, count: int, manifests: Path | None) -> int:
 
 def prepare() -> None:
     """Build what is not there yet; minutes, the first time. Raises CalledProcessError."""
-    for module, time in _NEEDED.items():
+    for module, duration in _NEEDED.items():
         if not binary(module, "").exists():
-            print(f"building {module}: {time} the first time", flush=True)
+            print(f"building {module}: {duration} the first time", flush=True)
             build(module)
 
 
-async def _until_signal(cluster: Cluster, count: int, manifests: Path | None) -> int:
+def reboot(name: str) -> int:
+    """Returns when the node has booted again; the exit code."""
+    node = Node(name)
+    if not node.sandbox_dir.exists():
+        print(f"sandbox: no node {name!r} is running", file=sys.stderr)
+        return 1
+    node.reboot_file.touch()
+    deadline = time.monotonic() + _REBOOT_SECONDS
+    while node.reboot_file.exists():
+        if time.monotonic() > deadline:
+            node.reboot_file.unlink(missing_ok=True)
+            print(f"sandbox: {name!r} did not reboot: is it a cluster's node?", file=sys.stderr)
+            return 1
+        time.sleep(0.1)
+    return 0
+
+
+async def _until_signal(cluster: Cluster, count: int, manifests: Path | None, chained: str) -> int:
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    async with running(cluster, count) as plane:
+    async with running(cluster, count, chained) as plane:
         (cluster.directory / "pid").write_text(str(os.getpid()))
         if manifests:
             print(await asyncio.to_thread(kubectl, cluster, "apply", "-Rf", str(manifests)), end="")

@@ -46,7 +46,7 @@ class ClusterKubelet:
         self._dirty: dict[PodKey, asyncio.Event] = {}
 
     async def run(self) -> None:
-        """Until cancelled; its pods have ended then."""
+        """Until cancelled; its pods have ended then, unless they were abandoned."""
         await self._register()
         tasks = [asyncio.create_task(each) for each in (self._heartbeat(), self._watch())]
         try:
@@ -55,6 +55,10 @@ class ClusterKubelet:
             for task in [*tasks, *self._workers.values()]:
                 task.cancel()
             await self._runner.stop_all()
+
+    def abandon(self) -> None:
+        """As a loss of power does: no pod is ended, no plugin called."""
+        self._runner.abandon()
 
     async def _register(self) -> None:
         manifest = node_object.manifest(self._node)

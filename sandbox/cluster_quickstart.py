@@ -27,7 +27,7 @@ _NEXT = """[bold]What to try next[/bold], from another terminal:
 (Ctrl-C here ends everything)"""
 
 
-async def run(console: Console, name: str, *, once: bool) -> int:
+async def run(console: Console, name: str, *, once: bool, chained: str = "") -> int:
     """The exit code. Raises ControlPlaneError, CalledProcessError, OSError."""
     prepare()
     cluster = Cluster(name)
@@ -35,10 +35,12 @@ async def run(console: Console, name: str, *, once: bool) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     begin = time.monotonic()
-    async with running(cluster, _NODES):
+    async with running(cluster, _NODES, chained):
         console.print(f"control plane and {_NODES} nodes are up ({_since(begin)})")
-        code = await _install(cluster)
+        code = await _install(cluster, chained=bool(chained))
         if code == 0:
+            if chained:  # pods of before are not judged until they are made anew
+                kubectl(cluster, "-n", "kube-system", "rollout", "restart", "deployment/coredns")
             await asyncio.to_thread(_wait, cluster)
             console.print(f"agents and operators run from the chart ({_since(begin)})")
             code = await _sidegate("connectivity", "test", f"--kubeconfig={cluster.kubeconfig}")
@@ -49,8 +51,9 @@ async def run(console: Console, name: str, *, once: bool) -> int:
     return code
 
 
-async def _install(cluster: Cluster) -> int:
+async def _install(cluster: Cluster, *, chained: bool) -> int:
     settings = [f"--set={setting}" for setting in CHART_SETTINGS]
+    settings += ["--set=agent.cni.chained=true"] if chained else []
     helm = binary("helm", "helm")
     return await _sidegate(
         "install", f"--helm={helm}", f"--kubeconfig={cluster.kubeconfig}", *settings, quiet=True

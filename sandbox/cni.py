@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,20 +43,46 @@ class Attachment:
         )
 
 
-def network(node: Node) -> dict[str, Any] | None:
-    """The configuration list that the node has: of a cluster's node, the first that was installed
-    (None: not ready for pods); of one by itself, what the chart would install."""
-    if not node.cluster:
-        own = {
-            "type": "sidegate-cni",
-            "agentSocket": str(node.run_dir / "agent.sock"),
-            "ipam": {"dataDir": str(node.run_dir / "ipam"), "ranges": list(POD_RANGES)},
+def install(node: Node, chained: str = "", pod_cidrs: Iterable[str] = POD_RANGES) -> None:
+    """The network of a node, as an administrator would write it.
+
+    ``chained``: the reference plugin (bridge, ptp) that makes the interfaces. Of a node by itself
+    ours comes behind it; in a cluster that is for the agent to write.
+    """
+    data = "/var/lib/cni/ipam" if node.cluster else str(node.run_dir / "ipam")
+    agent: dict[str, Any] = {
+        "type": "sidegate-cni",
+        "agentSocket": str(node.run_dir / "agent.sock"),
+    }
+    if chained:
+        ipam = {
+            "type": "host-local",
+            "dataDir": data,
+            "ranges": [[{"subnet": cidr}] for cidr in pod_cidrs],
+            "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}],
         }
-        return {"cniVersion": "1.1.0", "name": "sidegate", "plugins": [own]}
-    for path in sorted((node.root / "etc/cni/net.d").glob("*.conflist")):
+        own = {"bridge": "cni0", "isGateway": True} if chained == "bridge" else {}
+        plugins: list[dict[str, Any]] = [{"type": chained, **own, "ipam": ipam}]
+        if not node.cluster:
+            plugins.append(agent)
+    else:
+        plugins = [{**agent, "ipam": {"dataDir": data, "ranges": list(pod_cidrs)}}]
+    directory = _configurations(node)
+    directory.mkdir(parents=True, exist_ok=True)
+    made = {"cniVersion": "1.1.0", "name": "sidegate", "plugins": plugins}
+    (directory / "10-sandbox.conflist").write_text(json.dumps(made))
+
+
+def network(node: Node) -> dict[str, Any] | None:
+    """The first configuration list that the node has; None: it is not ready for pods."""
+    for path in sorted(_configurations(node).glob("*.conflist")):
         found: dict[str, Any] = json.loads(path.read_text())
         return found
     return None
+
+
+def _configurations(node: Node) -> Path:
+    return node.root / "etc/cni/net.d"
 
 
 def call(node: Node, command: str, attachment: Attachment) -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -145,14 +147,25 @@ class Node:
             for pods in POD_RANGES:
                 self.segment.route(pods, self.number)
 
+    @property
+    def reboot_file(self) -> Path:
+        """Made to ask a cluster's node to reboot; gone when it has."""
+        return self.sandbox_dir / "reboot"
+
     def remove(self) -> None:
         """End every process in this node's namespaces, then all that is named after it.
 
         It is also how the leftovers of a killed run go; nothing to remove is no error.
         """
-        names = self._namespaces()
-        processes.end(pid for name in names for pid in processes.inside(name))
-        for name in names:
+        processes.end(self._processes())
+        self.power_off()
+        shutil.rmtree(self.sandbox_dir, ignore_errors=True)
+
+    def power_off(self) -> None:
+        """Processes and namespaces go at once, and what a boot does not find again: /run."""
+        processes.end(self._processes(), kindly=False)
+        self.segment.detach(self.number)
+        for name in self._namespaces():
             subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
         bpf = self.run_dir / "bpf"
         if os.path.ismount(bpf):
@@ -160,13 +173,16 @@ class Node:
         if self.cgroup is not None and self.cgroup.exists():
             for path in sorted(self.cgroup.rglob("*"), reverse=True):
                 if path.is_dir():
-                    path.rmdir()
-            self.cgroup.rmdir()
-        for directory in (self.run_dir, self.sandbox_dir):
+                    _remove_cgroup(path)
+            _remove_cgroup(self.cgroup)
+        for directory in (self.run_dir, self.root / "run", self.sandbox_dir / "pods"):
             shutil.rmtree(directory, ignore_errors=True)
 
     def exists(self) -> bool:
         return (_NETNS / self.netns).exists()
+
+    def _processes(self) -> Iterator[int]:
+        return (pid for name in self._namespaces() for pid in processes.inside(name))
 
     def _namespaces(self) -> list[str]:
         if not _NETNS.exists():
@@ -174,3 +190,17 @@ class Node:
         own = (self.netns,) if self.cluster else (self.netns, self.router_netns)
         pods = f"{self.netns}-pod-"
         return [p.name for p in _NETNS.iterdir() if p.name in own or p.name.startswith(pods)]
+
+
+def _remove_cgroup(path: Path) -> None:
+    """The kernel lets go of one some time after its last process ended. Raises OSError."""
+    for _ in range(100):
+        try:
+            path.rmdir()
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            time.sleep(0.02)
+        else:
+            return
+    path.rmdir()

@@ -33,9 +33,10 @@ def inside(netns: str) -> list[int]:
     return [int(pid) for pid in done.stdout.split()]
 
 
-def end(pids: Iterable[int], patience: float = 3.0) -> None:
+def end(pids: Iterable[int], patience: float = 3.0, *, kindly: bool = True) -> None:
+    """Each has ``patience`` seconds for each of SIGTERM (``kindly``) and SIGKILL."""
     left = set(pids) - {os.getpid()}
-    for number in (signal.SIGTERM, signal.SIGKILL):
+    for number in (signal.SIGTERM, signal.SIGKILL) if kindly else (signal.SIGKILL,):
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)

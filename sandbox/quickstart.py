@@ -39,25 +39,36 @@ def main() -> int:
     parser.add_argument("--once", action="store_true", help="probe, clean up, exit")
     parser.add_argument("--node", default="default")
     parser.add_argument("--cluster", action="store_true", help="a Kubernetes cluster, by the chart")
+    parser.add_argument(
+        "--chained",
+        default="",
+        choices=["bridge", "ptp"],
+        help="pods have that CNI plugin's network",
+    )
     options = parser.parse_args()
     console = Console()
     if not console.is_terminal:
         console = Console(width=140)  # a log file has no width of its own
     try:
         if options.cluster:
-            return asyncio.run(cluster_quickstart.run(console, "sandbox", once=options.once))
-        return asyncio.run(_run(console, Node(options.node), once=options.once))
+            return asyncio.run(
+                cluster_quickstart.run(
+                    console, "sandbox", once=options.once, chained=options.chained
+                )
+            )
+        node = Node(options.node)
+        return asyncio.run(_run(console, node, once=options.once, chained=options.chained))
     except (SandboxError, ControlPlaneError, subprocess.CalledProcessError) as error:
         print(f"quickstart: {error}\n{getattr(error, 'stderr', '') or ''}", file=sys.stderr)
         return 1
 
 
-async def _run(console: Console, node: Node, *, once: bool) -> int:
+async def _run(console: Console, node: Node, *, once: bool, chained: str) -> int:
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     with _progress(console, "Starting the node, its agent and Envoy"):
-        running = sandbox(EXAMPLE, node)
+        running = sandbox(EXAMPLE, node, chained)
         kubelet, _ = await running.__aenter__()
     try:
         for (namespace, name), why in kubelet.failed.items():

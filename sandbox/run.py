@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 
+from sandbox import cni
 from sandbox.kubelet import Kubelet
 from sandbox.node import Node
 from sandbox.segment import UPLINK
@@ -65,12 +66,16 @@ async def wait_ready(node: Node, agent: subprocess.Popen[bytes], api: httpx.Asyn
 
 
 @contextlib.asynccontextmanager
-async def sandbox(directory: Path, node: Node) -> AsyncIterator[tuple[Kubelet, httpx.AsyncClient]]:
-    """A running node; everything of it is gone afterwards. Raises SandboxError."""
+async def sandbox(
+    directory: Path, node: Node, chained: str = ""
+) -> AsyncIterator[tuple[Kubelet, httpx.AsyncClient]]:
+    """A running node; everything of it is gone afterwards. ``chained`` is as :func:`cni.install`
+    takes it. Raises SandboxError."""
     if not directory.is_dir():
         raise SandboxError(f"{directory} is no directory: give one with Kubernetes YAML")
     node.remove()
     node.create()
+    cni.install(node, chained)
     try:
         agent = start_agent(node, directory)
         async with client(node) as api:
@@ -91,21 +96,21 @@ async def sandbox(directory: Path, node: Node) -> AsyncIterator[tuple[Kubelet, h
         node.remove()
 
 
-def run(directory: Path, node_name: str) -> int:
+def run(directory: Path, node_name: str, chained: str = "") -> int:
     """Until a signal, or ``sidegate sandbox stop`` from elsewhere."""
     node = Node(node_name)
     try:
-        return asyncio.run(_until_signal(directory, node))
+        return asyncio.run(_until_signal(directory, node, chained))
     except SandboxError as error:
         print(f"sandbox: {error}", file=sys.stderr)
         return 1
 
 
-async def _until_signal(directory: Path, node: Node) -> int:
+async def _until_signal(directory: Path, node: Node, chained: str) -> int:
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    async with sandbox(directory, node) as (kubelet, _):
+    async with sandbox(directory, node, chained) as (kubelet, _):
         (node.sandbox_dir / "pid").write_text(str(os.getpid()))
         for (namespace, name), pod in kubelet.pods.items():
             print(f"{namespace}/{name}  {', '.join(pod.addresses)}")

@@ -97,6 +97,7 @@ class PodRunner:
             netns = self._node.pod_netns(*key)
             attachment = cni.Attachment(f"sg-{spec.uid}", netns, *key, spec.uid)
             ip("netns", "add", netns)
+            ip("link", "set", "lo", "up", netns=netns)  # as runtimes do, by the loopback plugin
             try:
                 result = await asyncio.to_thread(cni.call, self._node, "ADD", attachment)
             except cni.CniError:
@@ -133,6 +134,13 @@ class PodRunner:
         for on_host in (False, True):
             keys = [key for key, pod in self.pods.items() if pod.spec.host_network is on_host]
             await asyncio.gather(*(self.stop(key) for key in keys))
+
+    def abandon(self) -> None:
+        """Look after none of them any more."""
+        for pod in self.pods.values():
+            for task in pod.tasks:
+                task.cancel()
+        self.pods.clear()
 
     async def _run(self, pod: RunningPod) -> None:
         for each in pod.spec.init:

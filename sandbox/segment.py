@@ -52,6 +52,11 @@ class Segment:
         for router in addresses(_ROUTER):
             ip("route", "add", "default", "via", str(router.ip), netns=netns)
 
+    def detach(self, number: int) -> None:
+        """At once: of a deleted namespace the kernel takes the link away some time later."""
+        command = ["ip", "-n", self.router_netns, "link", "del", f"port{number}"]
+        subprocess.run(command, check=False, capture_output=True)
+
     def route(self, prefix: str, number: int, netns: str | None = None) -> None:
         """``prefix`` is behind that host, for the router or for ``netns``."""
         via = addresses(number)[":" in prefix]

@@ -22,7 +22,10 @@ def agent(
         Path | None, typer.Option(help="Directory of YAML to enforce.", file_okay=False)
     ] = None,
     node: Node = "default",
-    device: Annotated[list[str] | None, typer.Option(help="Uplink; may be repeated.")] = None,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(help="Uplink; may be repeated. In a cluster: those of default routes."),
+    ] = None,
     module: Annotated[
         Path | None, typer.Option(help="The library that Envoy loads.", dir_okay=False)
     ] = None,
@@ -38,6 +41,9 @@ def agent(
     cni_config: Annotated[
         Path | None, typer.Option(help="The node's CNI configurations: ours is put there.")
     ] = None,
+    cni_chained: Annotated[
+        bool, typer.Option("--cni-chained", help="Behind the first other configuration there.")
+    ] = False,
     masquerade: Annotated[
         bool, typer.Option("--masquerade", help="Out of the cluster with the node's address.")
     ] = False,
@@ -53,6 +59,9 @@ def agent(
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Run the agent of a node in this network namespace until a signal."""
+    if cni_chained and masquerade:
+        raise Failure("--masquerade: with --cni-chained it is for the plugin before ours", 2)
+    from datapath.routing import default_devices
     from node_agent.config import AgentConfig, run_dir_of
     from node_agent.main import run
 
@@ -60,11 +69,12 @@ def agent(
         node=node,
         run_dir=run_dir_of(node),
         resources=resources,
-        devices=tuple(device or ()),
+        devices=tuple(device or (default_devices() if cluster else ())),
         cluster=cluster,
         kubeconfig=kubeconfig,
         bpffs=bpffs,
         cni_config=cni_config,
+        cni_chained=cni_chained,
         masquerade=masquerade,
         node_cgroup=node_cgroup,
         kubelet_cgroup=kubelet_cgroup,
@@ -84,15 +94,20 @@ def sandbox_run(
     cluster: Annotated[
         bool, typer.Option("--cluster", help="A real control plane and several nodes.")
     ] = False,
+    chained: Annotated[
+        str, typer.Option(help="bridge or ptp: pods have their network by that CNI plugin.")
+    ] = "",
     nodes: Annotated[int, typer.Option(min=1, max=200, help="Of a cluster.")] = 2,
     name: Annotated[str, typer.Option(help="Of a cluster.")] = "sandbox",
 ) -> None:
     """Run the pods of a directory of YAML under its policies until a signal."""
+    if chained not in ("", "bridge", "ptp"):
+        raise Failure(f"--chained {chained}: bridge or ptp is expected", 2)
     if cluster:
-        raise typer.Exit(_part("sandbox.cluster").run(name, nodes, directory))
+        raise typer.Exit(_part("sandbox.cluster").run(name, nodes, directory, chained))
     if directory is None:
         raise Failure("sandbox run: give a directory of Kubernetes YAML, or --cluster", 2)
-    raise typer.Exit(_part("sandbox.run").run(directory, node))
+    raise typer.Exit(_part("sandbox.run").run(directory, node, chained))
 
 
 @sandbox.command("exec")
@@ -103,6 +118,12 @@ def sandbox_exec(
 ) -> None:
     """Run a command inside a pod; its exit code is this one's."""
     raise typer.Exit(_part("sandbox.execute").execute(node, pod, command))
+
+
+@sandbox.command("reboot")
+def sandbox_reboot(node: Annotated[str, typer.Argument(help="Of a cluster.")]) -> None:
+    """Cut a node's power and boot it again; returns when it has booted."""
+    raise typer.Exit(_part("sandbox.cluster").reboot(node))
 
 
 @sandbox.command("stop")

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::env;
 use std::net::IpAddr;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use crate::netlink::{Mac, bits};
@@ -57,7 +57,7 @@ pub struct Config {
     pub mtu: Option<u32>,
     #[serde(default)]
     pub prev_result: Option<Value>,
-    #[serde(default, rename = "cni.dev/valid-attachments")]
+    #[serde(default, rename = "cni.dev/valid-attachments", deserialize_with = "null_is_empty")]
     pub valid_attachments: Option<Vec<ValidAttachment>>,
 }
 
@@ -74,6 +74,13 @@ pub struct ValidAttachment {
     #[serde(rename = "containerID")]
     pub container_id: String,
     pub ifname: String,
+}
+
+/// libcni writes a list without items as null; only a key that is not there is an error.
+fn null_is_empty<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    from: D,
+) -> std::result::Result<Option<Vec<T>>, D::Error> {
+    Option::deserialize(from).map(|list| Some(list.unwrap_or_default()))
 }
 
 impl Config {

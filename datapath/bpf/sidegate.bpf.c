@@ -91,13 +91,14 @@ static __always_inline int to_hairpin(struct packet *p, struct report *r)
     return bpf_redirect(cfg->hairpin_ifindex, BPF_F_INGRESS);
 }
 
-/* Neighbour discovery between what is local to a bridge. */
+/* Neighbour discovery with the node, or between ports of a bridge: no policy may cut the link. */
 static __always_inline bool is_neighbours(struct __sk_buff *skb, const struct packet *p,
                                           const struct endpoint *ep,
                                           const struct ipcache_value *peer)
 {
-    return ep->flags & ENDPOINT_BRIDGED && (peer->endpoint_id || peer->identity == IDENTITY_HOST) &&
-           is_neighbour_unicast(skb, p);
+    if (peer->identity != IDENTITY_HOST && !(ep->flags & ENDPOINT_BRIDGED && peer->endpoint_id))
+        return false;
+    return is_neighbour_unicast(skb, p);
 }
 
 /* TCX_PASS: it has Envoy's socket. */

@@ -7,7 +7,6 @@ import os
 import socket
 import socketserver
 import subprocess
-import threading
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any

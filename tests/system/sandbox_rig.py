@@ -23,11 +23,11 @@ CLI = Path(sys.executable).parent / "sidegate"
 class Sandbox:
     """Runs until :meth:`close`; nothing of it is left then."""
 
-    def __init__(self, resources: Path, name: str) -> None:
+    def __init__(self, resources: Path, name: str, *options: str) -> None:
         self.node = Node(name)
         self.resources = resources
         self._process = subprocess.Popen(
-            [str(CLI), "sandbox", "run", str(resources), "--node", name],
+            [str(CLI), "sandbox", "run", str(resources), "--node", name, *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +14,21 @@ from tests.system.cni_rig import NODE, Agent, Rig, reach, show
 from tests.system.netns import ip
 
 pytestmark = pytest.mark.system
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    made = Rig(tmp_path)
+    with contextlib.closing(made):
+        yield made
+
+
+@pytest.fixture
+def agent(rig: Rig) -> Iterator[Agent]:
+    with Agent(rig.socket) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield server
+        server.shutdown()
 
 
 def test_pods_reach_each_other_once_the_agent_knows_them(rig: Rig, agent: Agent) -> None:
@@ -148,6 +167,62 @@ def test_gc_keeps_what_is_valid(rig: Rig, agent: Agent) -> None:
     assert rig.call("GC", **keep) == (0, None)
     assert set(agent.endpoints) == {"a"}
     assert len(rig.leftovers()) == 3
+
+
+CHAINED: dict[str, Any] = {"ipam": None}
+
+
+def previous(*addresses: str, ifname: str = "eth0") -> dict[str, Any]:
+    """The result of a plugin before ours."""
+    interfaces = [{"name": "cni0"}, {"name": ifname, "sandbox": "/run/netns/x"}]
+    ips = [{"address": address, "interface": 1} for address in addresses]
+    return {"cniVersion": "1.1.0", "interfaces": interfaces, "ips": ips}
+
+
+def test_chained_it_registers_what_is_there(rig: Rig, agent: Agent) -> None:
+    netns = rig.pod("a")
+    ip("link", "add", "made", "type", "veth", "peer", "name", "eth0", "netns", netns, netns=NODE)
+    ip("addr", "add", "10.88.0.7/24", "dev", "eth0", netns=netns)
+    result = previous("10.88.0.7/24")
+    assert rig.call("ADD", "a", netns, prevResult=result, **CHAINED) == (0, result)
+    put = agent.endpoints["a"]
+    (made,) = show(NODE, "link", "show", "made")
+    assert (put["host_ifname"], put["host_ifindex"]) == ("made", made["ifindex"])
+    assert (put["ipv4"], put["ipv6"]) == ("10.88.0.7", None)
+    assert rig.call("CHECK", "a", netns, prevResult=result, **CHAINED) == (0, None)
+    ip("link", "set", "made", "up", netns=NODE)
+    assert rig.call("DEL", "a", netns, prevResult=result, **CHAINED) == (0, None)
+    assert agent.endpoints == {}
+    (made,) = show(NODE, "link", "show", "made")
+    assert "UP" not in made["flags"], "nothing judges it any more"
+    assert rig.call("DEL", "a", **CHAINED) == (0, None)
+
+
+@pytest.mark.parametrize(
+    ("link", "result", "words"),
+    [
+        ("macvlan", previous("10.88.0.7/24"), "eth0 is a macvlan without an end on the node"),
+        ("veth", previous(), "eth0 has 0 IPv4 and 0 IPv6 addresses"),
+        ("veth", previous("10.88.0.7/24", "10.88.0.8/24"), "eth0 has 2 IPv4"),
+        ("veth", previous("10.88.0.9/24"), "eth0 lacks 10.88.0.9"),
+        ("veth", previous("10.88.0.7/24", ifname="net1"), "eth0 has 0 IPv4"),
+        ("veth", None, "ipam: required, unless"),
+    ],
+)
+def test_chained_it_refuses_what_it_cannot_enforce(
+    rig: Rig, agent: Agent, link: str, result: dict[str, Any] | None, words: str
+) -> None:
+    netns = rig.pod("a")
+    if link == "veth":
+        ip("link", "add", "m0", "type", "veth", "peer", "name", "eth0", "netns", netns, netns=NODE)
+    else:
+        ip("link", "add", "m0", "type", "veth", "peer", "name", "m1", netns=NODE)
+        ip("link", "add", "link", "m0", "name", "eth0", "netns", netns, "type", link, netns=NODE)
+    ip("addr", "add", "10.88.0.7/24", "dev", "eth0", netns=netns)
+    status, error = rig.call("ADD", "a", netns, prevResult=result, **CHAINED)
+    assert (status, error["code"]) in [(1, 7), (1, 103)]
+    assert words in error["msg"]
+    assert agent.endpoints == {}
 
 
 @pytest.mark.parametrize(

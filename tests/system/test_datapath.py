@@ -29,15 +29,14 @@ from tests.system.datapath_rig import (
 from tests.system.netns import inside, ip
 from tests.system.stand_in import StandIn
 
-pytestmark = [
-    pytest.mark.system,
-    pytest.mark.parametrize("rig", ["routed", "bridged"], indirect=True),
-]
+pytestmark = pytest.mark.system
+ON_BOTH_LINKS = pytest.mark.parametrize("rig", ["routed", "bridged"], indirect=True)
 
 ANYONE = PortRule("any", None, Protocol.TCP, 8080, parser=Parser.KAFKA)
 TWO_PROTOCOLS = DirectionPolicy(True, False, (*http(A).rules, ANYONE))
 
 
+@ON_BOTH_LINKS
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(
     ("case", "ingress", "egress", "seen"),
@@ -70,6 +69,7 @@ def test_pod_to_pod(
     assert reach(rig.a.netns, rig.b, family) == wanted, case
 
 
+@ON_BOTH_LINKS
 @pytest.mark.parametrize(
     ("ingress", "egress", "endpoint", "direction"),
     [
@@ -91,6 +91,7 @@ def test_the_end_that_asks_for_a_redirect_is_named(
     assert (event.source_identity, event.destination_identity) == (A, B)
 
 
+@ON_BOTH_LINKS
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("policy", [http, allow])
 def test_peer_beyond_a_router_to_a_pod(rig: Rig, family: int, policy: object) -> None:
@@ -104,6 +105,7 @@ def test_peer_beyond_a_router_to_a_pod(rig: Rig, family: int, policy: object) ->
     assert reach(remote.netns, rig.b, family) == "dropped"
 
 
+@ON_BOTH_LINKS
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("policy", [http, allow])
 def test_pod_to_a_peer_beyond_a_router(rig: Rig, family: int, policy: object) -> None:
@@ -117,6 +119,7 @@ def test_pod_to_a_peer_beyond_a_router(rig: Rig, family: int, policy: object) ->
     assert reach(rig.a.netns, rig.node.remote, family) == "dropped"
 
 
+@ON_BOTH_LINKS
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("policy", [http, allow])
 def test_process_of_the_host_to_a_pod(rig: Rig, family: int, policy: object) -> None:
@@ -130,6 +133,7 @@ def test_process_of_the_host_to_a_pod(rig: Rig, family: int, policy: object) -> 
     assert reach(rig.node.name, rig.b, family) == "dropped"
 
 
+@ON_BOTH_LINKS
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("policy", [http, allow])
 def test_pod_to_a_process_of_the_host(rig: Rig, family: int, policy: object) -> None:
@@ -162,6 +166,7 @@ def test_a_live_connection_survives_a_new_agent(rig: Rig) -> None:
     assert reach(rig.b.netns, rig.a) == "reset", "nothing listens there, and nothing dropped it"
 
 
+@ON_BOTH_LINKS
 def test_a_connection_older_than_its_policy_is_reset(rig: Rig) -> None:
     rig.proxy = StandIn(rig.node.name)
     with connect(rig.a.netns, rig.b.address(4)) as live:
@@ -173,6 +178,7 @@ def test_a_connection_older_than_its_policy_is_reset(rig: Rig) -> None:
             ask(live)
 
 
+@ON_BOTH_LINKS
 def test_a_redirected_connection_outlives_its_last_l7_rule(rig: Rig) -> None:
     rig.proxy = StandIn(rig.node.name)
     rig.set(2, ingress=http(A))
@@ -242,6 +248,7 @@ def test_a_vlan_tag_is_no_way_around(rig: Rig) -> None:
     assert rig.reasons() == {DropReason.NOT_IP}
 
 
+@ON_BOTH_LINKS
 @pytest.mark.parametrize("family", FAMILIES)
 def test_datagrams_are_judged_and_their_replies_pass(rig: Rig, family: int) -> None:
     rig.serve(rig.b.netns, 5353, socket.SOCK_DGRAM)

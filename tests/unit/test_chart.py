@@ -75,7 +75,7 @@ def test_lint_has_nothing_to_say(variant: str) -> None:
     ("setting", "named"),
     [
         ("agent.devces={eth0}", "devces"),
-        ("agent.devices=", "agent/devices"),
+        ("agent.devices={a/b}", "agent/devices/0"),
         ("agent.image.digest=sha256:abc", "agent/image/digest"),
         ("agent.logLevel=loud", "agent/logLevel"),
         ("agent.cgroup.root=/tmp", "agent/cgroup/root"),

@@ -1,0 +1,137 @@
+"""Two nodes with the chart, a server that one client may read, and questions to all of them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from sandbox import processes
+from sandbox.cluster import kubectl, nodes_of
+from sandbox.control_plane import Cluster
+from sandbox.execute import NoSuchPod, command_in
+from sandbox.images import http_peer
+
+CLUSTER = Cluster("faults")
+NODES = nodes_of(CLUSTER, 2)
+SYSTEM = "sidegate-system"
+URL = "http://{}:8080{}"
+
+
+def pod(name: str, app: str, node: str, *command: str) -> dict[str, Any]:
+    container = {"name": "main", "image": "sidegate/connectivity", "command": list(command)}
+    return {
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": app}},
+        "spec": {"nodeName": node, "containers": [container], "terminationGracePeriodSeconds": 1},
+    }  # fmt: skip
+
+
+def policy(*paths: str, **spec: Any) -> dict[str, Any]:
+    rules = {"http": [{"method": "GET", "path": path} for path in paths]}
+    ports = [{"ports": [{"port": "8080", "protocol": "TCP"}], "rules": rules}]
+    ingress = [{"fromEndpoints": [{"matchLabels": {"app": "client"}}], "toPorts": ports}]
+    return {
+        "apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy", "metadata": {"name": "server"},
+        "spec": {"endpointSelector": {"matchLabels": {"app": "server"}}, "ingress": ingress}
+        | spec,
+    }  # fmt: skip
+
+
+def apply(*objects: dict[str, Any]) -> str:
+    return kubectl(CLUSTER, "apply", "-f", "-", text=yaml.safe_dump_all(objects))
+
+
+def refused(manifest: dict[str, Any]) -> str:
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        apply(manifest)
+    return str(caught.value.stderr)
+
+
+NODE_OF = {"server": NODES[0], "near": NODES[0], "far": NODES[1], "other": NODES[1]}
+
+
+def run(name: str, *command: str) -> str:
+    """Beside the API server, so that it works while that is away."""
+    inside = command_in(NODE_OF[name], name, command)
+    return subprocess.run(inside, check=False, capture_output=True, text=True, timeout=20).stdout
+
+
+def address(name: str) -> str:
+    state = NODE_OF[name].sandbox_dir / "pods" / f"default_{name}" / "state.json"
+    return str(json.loads(state.read_text())["addresses"][0])
+
+
+def status(client: str, path: str = "/public") -> int:
+    answer = run(
+        client, str(http_peer()), "get", "-timeout", "2s", URL.format(address("server"), path)
+    )
+    return int(json.loads(answer)["status"])
+
+
+def answered(client: str, path: str = "/public") -> int | None:
+    """As :func:`status`; None while there is no such pod, or its server."""
+    try:
+        return status(client, path)
+    except (NoSuchPod, OSError, ValueError, StopIteration):
+        return None
+
+
+def eventually(wanted: Any, ask: Any, seconds: float = 15) -> None:
+    deadline = time.monotonic() + seconds
+    while (seen := ask()) != wanted and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert seen == wanted
+
+
+def verdicts() -> list[int | None]:
+    return [answered("near"), answered("far"), answered("far", "/private"), answered("other")]
+
+
+ROUTER = ("192.0.2.1", "[2001:db8::1]")
+ENFORCED = [200, 200, 403, 0]
+
+
+def pid_of(netns: str, name: str) -> int:
+    """Of the process that runs a program by this name, or a script of it."""
+    for pid in processes.inside(netns):
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        if any(Path(word.decode()).name == name for word in words[:2]):
+            return pid
+    raise AssertionError(f"no {name} runs in {netns}")
+
+
+def agent_of(node: Any) -> int:
+    """0 while there is none."""
+    for pid in processes.inside(node.netns):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if b"sidegate\0agent\0" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return pid
+    return 0
+
+
+@contextlib.contextmanager
+def api_server_away() -> Iterator[None]:
+    """Neither answers nor refuses: the worst way to be away."""
+    pid = pid_of(CLUSTER.netns, "kube-apiserver")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+        eventually("ok", lambda: ready(), 60)
+
+
+def ready() -> str:
+    try:
+        return kubectl(CLUSTER, "get", "--raw", "/readyz", "--request-timeout=2s")
+    except subprocess.CalledProcessError:
+        return ""
