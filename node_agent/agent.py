@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-import uvicorn
 
 from datapath.facade import Datapath, DatapathConfig
+from kube_store import serving
 from kube_store.kube_client import connect
 from kube_store.resource import identify
 from kube_store.store import Change, Store
@@ -105,8 +105,8 @@ class Agent:
                 self.member.join(self.enforcement)
             self.flows = Flows(self.enforcement, self.datapath, self.cluster)
             # Before anything that may take long: whoever asks is told what it waits for.
-            serving = asyncio.create_task(self._serve_api())
-            stack.push_async_callback(_cancelled, serving)
+            answering = asyncio.create_task(self._serve_api())
+            stack.push_async_callback(_cancelled, answering)
             await self.sources.start()
             for type_url, resources in node_resources(config.proxy_ports).items():
                 self.xds.set_resources(type_url, resources)
@@ -126,7 +126,7 @@ class Agent:
             if self.member and config.cni_config:
                 tasks.append(self._install_cni(self.member, config.cni_config))
             if config.metrics_port:
-                listener = stack.enter_context(metrics_server.listen(config.metrics_port))
+                listener = stack.enter_context(serving.listen(config.metrics_port))
                 tasks.append(metrics_server.serve(listener, self.metrics))
             for task in tasks:
                 running = asyncio.create_task(task)
@@ -222,15 +222,11 @@ class Agent:
     async def _serve_api(self) -> None:
         path = self.config.agent_socket
         path.unlink(missing_ok=True)
-        server = uvicorn.Server(
-            uvicorn.Config(api.application(self), log_level="warning", lifespan="off")
-        )
-        server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(path))
             path.chmod(0o660)  # whoever may write to it rules the node; nobody listens yet
             self._serving.set()
-            await server._serve([listener])
+            await serving.serve(api.application(self), listener)
 
     # -- endpoints ----------------------------------------------------------------------------
 
