@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import structlog
-import uvicorn
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -25,6 +24,7 @@ from cluster_operator.events import Events
 from cluster_operator.garbage import GarbageCollector
 from cluster_operator.install import install
 from cluster_operator.policy_status import PolicyStatus
+from kube_store import serving
 from kube_store.kube import KubeSource, Watched
 from kube_store.kube_client import KubeClient, connect
 from kube_store.logs import configure
@@ -111,21 +111,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def _until_signal(given: argparse.Namespace) -> None:
-    client = await connect(given.kubeconfig)
-    operator = Operator(client, given.namespace, given.name, given.gc_seconds)
-    server = uvicorn.Server(
-        uvicorn.Config(_application(operator), host="", port=given.port, log_level="warning",
-                       lifespan="off")
-    )  # fmt: skip
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-    health = asyncio.create_task(server._serve())
-    work = asyncio.create_task(operator.run())
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, work.cancel)
-    try:
-        with contextlib.suppress(asyncio.CancelledError):
-            await work
-    finally:
-        server.should_exit = True
-        await health
-        await client.close()
+    with serving.listen(given.port) as listener:
+        client = await connect(given.kubeconfig)
+        operator = Operator(client, given.namespace, given.name, given.gc_seconds)
+        health = asyncio.create_task(serving.serve(_application(operator), listener))
+        work = asyncio.create_task(operator.run())
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, work.cancel)
+        try:
+            with contextlib.suppress(asyncio.CancelledError):
+                await work
+        finally:
+            health.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await health
+            await client.close()

@@ -62,13 +62,9 @@ class PolicyMap:
         known = self._entries.setdefault(endpoint_id, {})
         before = self._policy.writes + self._flags.writes
         flags = _flags_of(policy)
-        known_flags = self._flags.get(_id(endpoint_id))
+        known_flags = self._flags.get(_id(endpoint_id)) or _flags(CLOSED)
         try:
-            if known_flags is not None and blocks_of(known_flags) | blocks_of(flags) != blocks_of(
-                known_flags
-            ):
-                known_flags = _widened(known_flags, flags)
-                self._flags.set(_id(endpoint_id), known_flags)
+            self._switch(endpoint_id, _widened(known_flags, flags))
             for key, value in sorted(wanted.items(), key=lambda item: _action(item[1])):
                 if known.get(key) != value:
                     self._policy.set(key, value)
@@ -76,18 +72,18 @@ class PolicyMap:
         except OSError:
             self.close(endpoint_id)
             raise
-        widest = _widened(flags, known_flags) if known_flags else flags
-        if known_flags != widest:
-            self._flags.set(_id(endpoint_id), widest)
-        stale = {key: known[key] for key in known.keys() - wanted.keys()}
-        self._remove(endpoint_id, stale)
-        if widest != flags:
-            self._flags.set(_id(endpoint_id), flags)
+        self._switch(endpoint_id, _widened(flags, known_flags))
+        self._remove(endpoint_id, {key: known[key] for key in known.keys() - wanted.keys()})
+        self._switch(endpoint_id, flags)
         return self._policy.writes + self._flags.writes - before
 
     def forget(self, endpoint_id: int) -> None:
         self._flags.delete(_id(endpoint_id))
         self._remove(endpoint_id, self._entries.pop(endpoint_id, {}))
+
+    def _switch(self, endpoint_id: int, flags: bytes) -> None:
+        if self._flags.get(_id(endpoint_id)) != flags:
+            self._flags.set(_id(endpoint_id), flags)
 
     def _remove(self, endpoint_id: int, entries: Mapping[bytes, bytes]) -> None:
         known = self._entries.get(endpoint_id, {})
@@ -108,7 +104,7 @@ def _flags(flags: EndpointFlag, blocks: int = 0) -> bytes:
     return (int(flags) | blocks).to_bytes(8, "little")
 
 
-def blocks_of(flags: bytes) -> int:
+def _blocks_of(flags: bytes) -> int:
     """The bits that say which sizes of port blocks there are."""
     return int.from_bytes(flags, "little") & (
         _BLOCKS[Direction.INGRESS] | _BLOCKS[Direction.EGRESS]
@@ -117,7 +113,7 @@ def blocks_of(flags: bytes) -> int:
 
 def _widened(flags: bytes, other: bytes) -> bytes:
     """These flags, looking for the other's port blocks too."""
-    return (int.from_bytes(flags, "little") | blocks_of(other)).to_bytes(8, "little")
+    return (int.from_bytes(flags, "little") | _blocks_of(other)).to_bytes(8, "little")
 
 
 def _flags_of(policy: EndpointPolicy) -> bytes:

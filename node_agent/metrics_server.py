@@ -5,16 +5,12 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-
-def listen(port: int) -> socket.socket:
-    """On every address of both families. Raises OSError."""
-    return socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
+from kube_store import serving
 
 
 async def serve(listener: socket.socket, metrics: Callable[[], bytes]) -> None:
@@ -24,6 +20,4 @@ async def serve(listener: socket.socket, metrics: Callable[[], bytes]) -> None:
         return PlainTextResponse(metrics(), media_type="text/plain; version=0.0.4")
 
     application = Starlette(routes=[Route("/metrics", answer, methods=["GET"])])
-    server = uvicorn.Server(uvicorn.Config(application, log_level="warning", lifespan="off"))
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-    await server._serve([listener])
+    await serving.serve(application, listener)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import Any
 
-from policy_engine.model import Protocol
+from policy_engine.model import TRANSPORTS, Protocol
 from policy_engine.repository import NamedPorts, PolicyRepository
-
-_PROTOCOLS = {"TCP": Protocol.TCP, "UDP": Protocol.UDP, "SCTP": Protocol.SCTP}
 
 
 def of_pod(manifest: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -27,7 +25,7 @@ def compiled(ports: Iterable[Mapping[str, Any]]) -> NamedPorts:
     """As policy knows them; a protocol that it does not know is left out."""
     made: dict[str, frozenset[tuple[int, Protocol]]] = {}
     for port in ports:
-        protocol = _PROTOCOLS.get(port.get("protocol", "TCP"))
+        protocol = TRANSPORTS.get(port.get("protocol", "TCP"))
         if protocol is not None:
             one = frozenset({(int(port["port"]), protocol)})
             made[port["name"]] = made.get(port["name"], frozenset()) | one

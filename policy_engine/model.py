@@ -33,6 +33,10 @@ class Protocol(enum.IntEnum):
     SCTP = 132
 
 
+TRANSPORTS = {each.name: each for each in (Protocol.TCP, Protocol.UDP, Protocol.SCTP)}
+"""By the names that Kubernetes has for them."""
+
+
 class Action(enum.IntEnum):
     """What the kernel does with a match. Values are those of the BPF policy map.
 

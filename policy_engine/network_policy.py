@@ -11,14 +11,13 @@ from typing import Any
 
 from policy_engine.errors import Errors
 from policy_engine.labels import NAMESPACE, NAMESPACE_LABEL_PREFIX
-from policy_engine.model import Direction, Protocol
+from policy_engine.model import TRANSPORTS, Direction
 from policy_engine.parse_ports import parse_number, parse_port_name
 from policy_engine.parse_selectors import parse_cidr_set, parse_labels
 from policy_engine.rules import Port, PortSet, Rule, Spec
 from policy_engine.selector import LabelSelector, Requirement, Selector
 
 _IS_POD = Requirement(NAMESPACE, "Exists")
-_PROTOCOLS = {"TCP": Protocol.TCP, "UDP": Protocol.UDP, "SCTP": Protocol.SCTP}
 _TYPES = {"Ingress": Direction.INGRESS, "Egress": Direction.EGRESS}
 
 
@@ -99,9 +98,9 @@ def _of_namespace(requirement: Requirement) -> Requirement:
 
 def _port(value: Any, path: str, errors: Errors) -> Port | None:
     fields = errors.fields(value, path, ("protocol", "port", "endPort"))
-    protocol = _PROTOCOLS.get(fields.get("protocol") or "TCP")
+    protocol = TRANSPORTS.get(fields.get("protocol") or "TCP")
     if protocol is None:
-        remedy = f"one of {', '.join(_PROTOCOLS)}"
+        remedy = f"one of {', '.join(TRANSPORTS)}"
         errors.add(f"{path}.protocol", f"unknown: {fields['protocol']!r}", remedy)
         return None
     port, last = fields.get("port"), fields.get("endPort")

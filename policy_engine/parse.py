@@ -6,6 +6,7 @@ Source: the CRDs ciliumnetworkpolicies.cilium.io and ciliumclusterwidenetworkpol
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from policy_engine import network_policy
@@ -32,8 +33,8 @@ from policy_engine.selector import (
 AUDIT_ANNOTATION = "policy.sidegate.io/audit"
 _SPEC_REFUSED = ("nodeSelector", "log")
 _PEER_REFUSED = {
-    "from": ("fromRequires", "fromGroups", "fromNodes", "icmps", "authentication"),
-    "to": (
+    "ingress": ("fromRequires", "fromGroups", "fromNodes", "icmps", "authentication"),
+    "egress": (
         "toRequires",
         "toFQDNs",
         "toGroups",
@@ -43,10 +44,19 @@ _PEER_REFUSED = {
     ),
 }
 _PEER_FIELDS = {
-    "from": ("fromEndpoints", "fromEntities", "fromCIDR", "fromCIDRSet"),
-    "to": ("toEndpoints", "toEntities", "toCIDR", "toCIDRSet", "toServices"),
+    "ingress": ("fromEndpoints", "fromEntities", "fromCIDR", "fromCIDRSet"),
+    "egress": ("toEndpoints", "toEntities", "toCIDR", "toCIDRSet", "toServices"),
 }
 _SECTIONS = ("ingress", "egress", "ingressDeny", "egressDeny")
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What every part of one object is read with. ``namespace`` is "" where it is clusterwide."""
+
+    namespace: str
+    errors: Errors
+    regex: RegexError
 
 
 def parse_policy(manifest: Any, regex_error: RegexError) -> tuple[Policy | None, list[FieldError]]:
@@ -66,12 +76,13 @@ def parse_policy(manifest: Any, regex_error: RegexError) -> tuple[Policy | None,
     namespace = "" if kind in CLUSTERWIDE else str(metadata.get("namespace") or "default")
     annotations = errors.typed(metadata.get("annotations") or {}, dict, "metadata.annotations")
     specs = []
+    reading = _Reading(namespace, errors, regex_error)
     if kind == "knp":
         specs.append(network_policy.parse_spec(top.get("spec"), namespace, errors))
     elif "spec" in top:
-        specs.append(_spec(top["spec"], "spec", namespace, errors, regex_error))
+        specs.append(_spec(top["spec"], "spec", reading))
     for path, item in errors.items(top.get("specs", []), "specs"):
-        specs.append(_spec(item, path, namespace, errors, regex_error))
+        specs.append(_spec(item, path, reading))
     if not specs and not errors:
         errors.add("spec", "there is no rule", "give spec or specs")
     if errors:
@@ -80,7 +91,8 @@ def parse_policy(manifest: Any, regex_error: RegexError) -> tuple[Policy | None,
     return Policy(PolicyRef(kind, namespace, name), tuple(specs), audit), []
 
 
-def _spec(value: Any, path: str, namespace: str, errors: Errors, regex: RegexError) -> Spec:
+def _spec(value: Any, path: str, reading: _Reading) -> Spec:
+    errors = reading.errors
     known = ("endpointSelector", *_SECTIONS, "enableDefaultDeny", "description", "labels")
     spec = errors.fields(value, path, known, _SPEC_REFUSED)
     subject = LabelSelector()
@@ -90,13 +102,13 @@ def _spec(value: Any, path: str, namespace: str, errors: Errors, regex: RegexErr
         errors.add(f"{path}.endpointSelector", "is required", "{} selects every pod")
     if not set(_SECTIONS) & spec.keys() and isinstance(value, dict):
         errors.add(path, "neither ingress nor egress is given", "[] denies a direction")
-    if namespace:
-        subject = subject.within(namespace)
+    if reading.namespace:
+        subject = subject.within(reading.namespace)
     return Spec(
         path="" if path == "spec" else path,
         subject=subject,
-        ingress=_section(spec, "ingress", "from", path, namespace, errors, regex),
-        egress=_section(spec, "egress", "to", path, namespace, errors, regex),
+        ingress=_section(spec, "ingress", path, reading),
+        egress=_section(spec, "egress", path, reading),
         default_allow=_default_allow(spec.get("enableDefaultDeny") or {}, path, errors),
     )
 
@@ -110,42 +122,31 @@ def _default_allow(value: Any, path: str, errors: Errors) -> frozenset[Direction
 
 
 def _section(
-    spec: dict[str, Any],
-    direction: str,
-    side: str,
-    path: str,
-    namespace: str,
-    errors: Errors,
-    regex: RegexError,
+    spec: dict[str, Any], direction: str, path: str, reading: _Reading
 ) -> tuple[Rule, ...] | None:
     """Rules that allow, then those that deny; None where neither list is given."""
-    allow = _rules(spec, direction, side, path, namespace, errors, regex)
-    deny = _rules(spec, f"{direction}Deny", side, path, namespace, errors, regex)
+    allow = _rules(spec, direction, False, path, reading)
+    deny = _rules(spec, direction, True, path, reading)
     return None if allow is None and deny is None else (*(allow or ()), *(deny or ()))
 
 
 def _rules(
-    spec: dict[str, Any],
-    direction: str,
-    side: str,
-    path: str,
-    namespace: str,
-    errors: Errors,
-    regex: RegexError,
+    spec: dict[str, Any], direction: str, denies: bool, path: str, reading: _Reading
 ) -> tuple[Rule, ...] | None:
-    if spec.get(direction) is None:
+    section = f"{direction}Deny" if denies else direction
+    if spec.get(section) is None:
         return None
+    errors = reading.errors
     rules = []
-    denies = direction.endswith("Deny")
-    names = _PEER_FIELDS[side]
-    for item_path, item in errors.items(spec[direction], f"{path}.{direction}"):
-        rule = errors.fields(item, item_path, (*names, "toPorts"), _PEER_REFUSED[side])
-        peers = _peers(rule, names, item_path, namespace, errors)
+    names = _PEER_FIELDS[direction]
+    for item_path, item in errors.items(spec[section], f"{path}.{section}"):
+        rule = errors.fields(item, item_path, (*names, "toPorts"), _PEER_REFUSED[direction])
+        peers = _peers(rule, names, item_path, reading)
         if not any(rule.get(name) for name in (*names, "toPorts")):
             peers = ()  # an empty rule enforces the direction and allows nothing, as in Cilium
         ports = None
         if rule.get("toPorts"):
-            ports = parse_ports(rule["toPorts"], f"{item_path}.toPorts", errors, regex)
+            ports = parse_ports(rule["toPorts"], f"{item_path}.toPorts", errors, reading.regex)
         if denies and ports and any(each.parser for each in ports):
             remedy = "deny the port, or allow what may pass by ingress or egress rules"
             errors.add(f"{item_path}.toPorts", "a rule that denies cannot have L7 rules", remedy)
@@ -154,11 +155,12 @@ def _rules(
 
 
 def _peers(
-    rule: dict[str, Any], names: tuple[str, ...], path: str, namespace: str, errors: Errors
+    rule: dict[str, Any], names: tuple[str, ...], path: str, reading: _Reading
 ) -> tuple[Selector, ...] | None:
     """None where no peer field is given, or where one of them is the entity ``all``."""
     if not any(name in rule for name in names):
         return None
+    errors, namespace = reading.errors, reading.namespace
     endpoints, entities, *others = names
     peers: list[Selector] = []
     everyone = False

@@ -7,15 +7,12 @@ from typing import Any
 
 from policy_engine.errors import Errors, RegexError
 from policy_engine.kafka_api import API_KEYS, MAX_API_KEY, ROLES
-from policy_engine.model import HeaderMatch, HttpRule, KafkaRule, Parser, Protocol
+from policy_engine.model import TRANSPORTS, HeaderMatch, HttpRule, KafkaRule, Parser, Protocol
 from policy_engine.rules import Port, PortSet
 
-_PROTOCOLS = {"": (Protocol.TCP, Protocol.UDP, Protocol.SCTP)} | {
-    "ANY": (Protocol.TCP, Protocol.UDP, Protocol.SCTP),
-    "TCP": (Protocol.TCP,),
-    "UDP": (Protocol.UDP,),
-    "SCTP": (Protocol.SCTP,),
-}
+_PROTOCOLS = {name: (each,) for name, each in TRANSPORTS.items()} | dict.fromkeys(
+    ("", "ANY"), tuple(TRANSPORTS.values())
+)
 _NUMBER = re.compile(r"[0-9]{1,5}")  # isdecimal() takes the digits of every script
 _NAME = re.compile(r"(?=.*[a-z])[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")  # IANA_SVC_NAME
 _TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")

@@ -31,6 +31,9 @@ CHART_SETTINGS = (
     "agent.mountFilesystems=false",
     "agent.cgroup.kubelet=/sys/fs/cgroup/kubelet",
 )
+SYSTEM = "sidegate-system"  # the namespace that the chart goes to
+_CLI = Path(sys.executable).parent / "sidegate"
+_ROLLOUT_SECONDS = 90
 _NEEDED = {
     "etcd": "a minute",
     "kubernetes": "ten minutes",
@@ -53,6 +56,27 @@ def kubectl(cluster: Cluster, *arguments: str, text: str | None = None) -> str:
         [*command, *arguments], check=True, capture_output=True, text=True, input=text
     )
     return done.stdout
+
+
+def install(cluster: Cluster, *settings: str) -> None:
+    """The chart, as it is for these nodes and with ``settings`` (``name=value``) besides.
+
+    Raises CalledProcessError, whose stderr is helm's.
+    """
+    given = (f"--set={setting}" for setting in (*CHART_SETTINGS, *settings))
+    subprocess.run(
+        [str(_CLI), "install", f"--helm={binary('helm', 'helm')}",
+         f"--kubeconfig={cluster.kubeconfig}", *given],
+        check=True, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+
+
+def await_rollout(cluster: Cluster) -> None:
+    """Until agents, proxies, operators and nodes are ready. Raises CalledProcessError."""
+    limit = f"--timeout={_ROLLOUT_SECONDS}s"
+    for what in ("ds/sidegate-agent", "ds/sidegate-proxy", "deploy/sidegate-operator"):
+        kubectl(cluster, "-n", SYSTEM, "rollout", "status", what, limit)
+    kubectl(cluster, "wait", "--for=condition=Ready", "nodes", "--all", limit)
 
 
 @contextlib.asynccontextmanager

@@ -75,10 +75,16 @@ static __always_inline int redirect(struct __sk_buff *skb, struct packet *p, str
     return TCX_PASS;
 }
 
-static __always_inline int to_hairpin(struct packet *p, struct report *r)
+static __always_inline struct config *find_config(void)
 {
     __u32 zero = 0;
-    struct config *cfg = bpf_map_lookup_elem(&config, &zero);
+
+    return bpf_map_lookup_elem(&config, &zero);
+}
+
+static __always_inline int to_hairpin(struct packet *p, struct report *r)
+{
+    struct config *cfg = find_config();
 
     if (!cfg || !cfg->hairpin_ifindex)
         return drop(p, r, DROP_HAIRPIN);
@@ -179,8 +185,10 @@ int from_endpoint(struct __sk_buff *skb)
 /* The kubelet's probes pass whatever the policy. It is known by its cgroup: a node's address is
  * that of pods on the node's network too, and a mark can be set by any of them. */
 static __always_inline bool is_of_kubelet(struct __sk_buff *skb, const struct packet *p,
-                                          struct config *cfg, struct conn *known)
+                                          struct conn *known)
 {
+    struct config *cfg = find_config();
+
     if (!cfg || !cfg->kubelet_cgroup)
         return false;
     if (is_first_syn(p) || !known)
@@ -196,13 +204,11 @@ int to_endpoint(struct __sk_buff *skb)
     struct ipcache_value src = {};
     struct judgement in;
     struct endpoint *ep;
-    struct config *cfg;
     struct conn *c;
-    __u32 ifindex = skb->ifindex, zero = 0;
+    __u32 ifindex = skb->ifindex;
     bool turn;
     int parsed = parse_packet(skb, &p);
 
-    cfg = bpf_map_lookup_elem(&config, &zero);
     if (parsed == PASS_UNJUDGED)
         return TCX_NEXT;
     ep = bpf_map_lookup_elem(&endpoints, &ifindex);
@@ -232,7 +238,7 @@ int to_endpoint(struct __sk_buff *skb)
         return TCX_NEXT;
     in = judge(ep->id, INGRESS, src.identity, &p);
     c = find_forward(&p, INGRESS);
-    if (src.identity == IDENTITY_HOST && is_of_kubelet(skb, &p, cfg, c)) {
+    if (src.identity == IDENTITY_HOST && is_of_kubelet(skb, &p, c)) {
         if (is_first_syn(&p) && remember(&p, INGRESS, CT_KUBELET, src.identity) < 0)
             return drop(&p, &r, DROP_CONNTRACK_FULL);
         r.verdict = VERDICT_FORWARDED;

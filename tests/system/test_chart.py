@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from sandbox.binaries import binary, build
-from sandbox.cluster import CHART_SETTINGS, kubectl, nodes_of
+from sandbox.binaries import binary
+from sandbox.cluster import SYSTEM, await_rollout, install, kubectl, nodes_of
 from sandbox.control_plane import Cluster
 from tests.system import cluster_rig
 from tests.unit.test_chart import GOLDEN
@@ -19,7 +19,6 @@ pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(600)]
 
 CLUSTER = Cluster("chart")
 NODES = nodes_of(CLUSTER, 2)
-NAMESPACE = "sidegate-system"
 POLICY = """
 apiVersion: cilium.io/v2
 kind: CiliumNetworkPolicy
@@ -30,9 +29,8 @@ spec: {endpointSelector: {}, ingress: [{fromEntities: [all]}]}
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
-    build("helm")
     with cluster_rig.running(CLUSTER, len(NODES)):
-        kubectl(CLUSTER, "create", "namespace", NAMESPACE)
+        kubectl(CLUSTER, "create", "namespace", SYSTEM)
         yield
 
 
@@ -43,11 +41,6 @@ def sidegate(verb: str, *arguments: str) -> None:
         check=False, capture_output=True, text=True, timeout=90,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-def rollout() -> None:
-    for name in ("ds/sidegate-agent", "ds/sidegate-proxy", "deploy/sidegate-operator"):
-        kubectl(CLUSTER, "-n", NAMESPACE, "rollout", "status", name, "--timeout=60s")
 
 
 def get(*arguments: str) -> list[dict[str, Any]]:
@@ -65,9 +58,8 @@ def test_the_api_server_takes_every_object(variant: str) -> None:
 
 
 def test_install_upgrade_uninstall() -> None:
-    sidegate("install", *(f"--set={setting}" for setting in CHART_SETTINGS))
-    rollout()
-    kubectl(CLUSTER, "wait", "--for=condition=Ready", "node", "--all", "--timeout=30s")
+    install(CLUSTER)
+    await_rollout(CLUSTER)
     for node in NODES:
         assert (node.root / "opt/cni/bin/sidegate-cni").exists()
         module = node.root / "var/lib/sidegate/modules/current/libsidegate.so"
@@ -76,15 +68,15 @@ def test_install_upgrade_uninstall() -> None:
     rights_suffice()
 
     sidegate("upgrade", "--set=agent.logLevel=debug,metrics.enabled=true")
-    rollout()
+    await_rollout(CLUSTER)
     assert "# TYPE sidegate_" in scraped(NODES[0].addresses[0], 9440)
-    agent = get("ds", "-n", NAMESPACE)[0]["spec"]["template"]["spec"]["containers"][0]
+    agent = get("ds", "-n", SYSTEM)[0]["spec"]["template"]["spec"]["containers"][0]
     assert "--log-level=debug" in agent["args"]
     assert "--kubelet-cgroup=/sys/fs/cgroup/kubelet" in agent["args"]
 
     sidegate("uninstall")
     kinds = "ds,deploy,job,role,rolebinding,netpol,pdb"
-    assert get(kinds, "-n", NAMESPACE) == []
+    assert get(kinds, "-n", SYSTEM) == []
     assert [r for r in get("clusterrole,clusterrolebinding") if "sidegate" in str(r)] == []
     for node in NODES:
         assert list((node.root / "etc/cni/net.d").iterdir()) == []
@@ -98,8 +90,8 @@ def rights_suffice() -> None:
     policy = ("-n", "kube-system", "cnp/dns", "--timeout=30s")
     kubectl(CLUSTER, "wait", "--for=condition=Valid", *policy)
     kubectl(CLUSTER, "wait", "--for=condition=Enforced", *policy)
-    for pod in get("pods", "-n", NAMESPACE):
-        said = kubectl(CLUSTER, "-n", NAMESPACE, "logs", pod["metadata"]["name"])
+    for pod in get("pods", "-n", SYSTEM):
+        said = kubectl(CLUSTER, "-n", SYSTEM, "logs", pod["metadata"]["name"])
         assert "forbidden" not in said.lower()
 
 

@@ -20,8 +20,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sandbox.binaries import binary, build
-from sandbox.cluster import CHART_SETTINGS, kubectl, nodes_of
+from sandbox.cluster import await_rollout, install, kubectl, nodes_of
 from sandbox.control_plane import Cluster
 from sandbox.execute import command_in
 from sandbox.segment import UPLINK, ip
@@ -34,7 +33,7 @@ PROBE = [sys.executable, str(HERE / "policy_probe.py")]
 CASES = yaml.safe_load((HERE / "network_policy_e2e.yaml").read_text())
 CLUSTER = Cluster("netpol")
 NODES = nodes_of(CLUSTER, 2)
-SYSTEM, CRD = "sidegate-system", "ciliumnetworkpolicies.cilium.io"
+CRD = "ciliumnetworkpolicies.cilium.io"
 OUTSIDE = {"one": ["192.0.2.50", "2001:db8::50"], "two": ["192.0.2.51", "2001:db8::51"]}
 NAMESPACES, PORTS = ("x", "y", "z"), (80, 81)
 PODS = [f"{namespace}/{name}" for namespace, name in product(NAMESPACES, "abc")]
@@ -89,19 +88,12 @@ class Pods:
 
 @pytest.fixture(scope="module")
 def pods() -> Iterator[Pods]:
-    build("helm")
     with ExitStack() as stack:
         stack.enter_context(cluster_rig.running(CLUSTER, len(NODES)))
-        subprocess.run(
-            [str(cluster_rig.CLI), "install", f"--helm={binary('helm', 'helm')}",
-             f"--kubeconfig={CLUSTER.kubeconfig}", *(f"--set={s}" for s in CHART_SETTINGS)],
-            check=True, capture_output=True, timeout=60,
-        )  # fmt: skip
-        rollout = ("-n", SYSTEM, "rollout", "status", "ds/sidegate-agent", "--timeout=90s")
-        kubectl(CLUSTER, *rollout)
+        install(CLUSTER)
+        await_rollout(CLUSTER)
         kubectl(CLUSTER, "wait", "--for=create", f"crd/{CRD}", "--timeout=60s")
         stack.enter_context(outside())
-        kubectl(CLUSTER, "wait", "--for=condition=Ready", "node", "--all", "--timeout=60s")
         apply(*(namespace(name) for name in NAMESPACES))
         for name in NAMESPACES:
             kubectl(CLUSTER, "-n", name, "wait", "--for=create", "sa/default", "--timeout=30s")

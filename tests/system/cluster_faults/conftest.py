@@ -2,37 +2,21 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 
 import pytest
 
-from sandbox.binaries import binary, build
-from sandbox.cluster import CHART_SETTINGS, kubectl
+from sandbox.cluster import await_rollout, install, kubectl
 from tests.system import cluster_rig
 from tests.system.cluster_faults import shop
-from tests.system.cluster_faults.shop import CLUSTER, NODES, SYSTEM, apply, pod, policy
+from tests.system.cluster_faults.shop import CLUSTER, NODES, apply, pod, policy
 
 
 @pytest.fixture(scope="package", autouse=True)
 def cluster() -> Iterator[None]:
-    build("helm")
     with cluster_rig.running(CLUSTER, len(NODES)):
-        subprocess.run(
-            [
-                str(cluster_rig.CLI),
-                "install",
-                f"--helm={binary('helm', 'helm')}",
-                f"--kubeconfig={CLUSTER.kubeconfig}",
-                *(f"--set={s}" for s in CHART_SETTINGS),
-            ],
-            check=True,
-            capture_output=True,
-            timeout=60,
-        )
-        for what in ("ds/sidegate-agent", "ds/sidegate-proxy", "deploy/sidegate-operator"):
-            kubectl(CLUSTER, "-n", SYSTEM, "rollout", "status", what, "--timeout=90s")
-        kubectl(CLUSTER, "wait", "--for=condition=Ready", "node", "--all", "--timeout=60s")
+        install(CLUSTER)
+        await_rollout(CLUSTER)
         first, second = (node.name for node in NODES)
         apply(
             pod("server", "server", first, "http", "serve", "--http", ":8080"),
