@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import cases, cluster, services
+from bench import cases, cluster, cni, services
 from bench.figures import Figure, write
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
@@ -22,6 +22,7 @@ ALL: dict[str, Callable[[], Sequence[Figure]]] = {
     "intake": cases.intake,
     "scale": cluster.scale,
     "services": services.connections,
+    "cni": cni.add,
 }
 
 

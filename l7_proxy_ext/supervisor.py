@@ -9,7 +9,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,8 @@ class Supervisor:
     """Runs Envoy in ``envoy_dir`` (`bootstrap.json`, `envoy.pid`, `envoy.log`).
 
     Envoy does not end with this process: the next agent's supervisor adopts it if it was started
-    with the same bootstrap, module and binary, and replaces it if not.
+    with the same bootstrap, module, binary and ``pins`` (the BPF maps that the module opens when it
+    starts), and replaces it if not.
     """
 
     def __init__(
@@ -47,12 +48,14 @@ class Supervisor:
         module_dir: Path,
         workers: int = 2,
         binary: Path | None = None,
+        pins: Sequence[Path] = (),
     ) -> None:
         self._dir = envoy_dir
         self._bootstrap = json.dumps(bootstrap, indent=1)
         self._module = module_dir / "libsidegate.so"
         self._binary = binary or envoy_binary()
         self._workers = workers
+        self._pins = pins
         self._process: Detached | None = None
         self._task: asyncio.Task[None] | None = None
         self._log_start = 0
@@ -97,6 +100,10 @@ class Supervisor:
             self._process = None
         self._pid_file.unlink(missing_ok=True)
 
+    def is_outdated(self) -> bool:
+        """Whether Envoy runs with what is no longer so: :meth:`stop` and :meth:`start` it."""
+        return self._process is not None and self._process.config != self._config()
+
     def status(self) -> dict[str, Any]:
         """``state``: running, restarting or stopped. ``errors``: what Envoy's log said last
         before it died."""
@@ -125,6 +132,9 @@ class Supervisor:
             digest.update(part.encode() + b"\0")
         with contextlib.suppress(OSError):  # a missing module is Envoy's to complain about
             digest.update(self._module.read_bytes())
+        for pin in self._pins:
+            with contextlib.suppress(OSError):  # one of another map is another file
+                digest.update(str(pin.stat().st_ino).encode() + b"\0")
         return digest.hexdigest()
 
     def _spawn(self) -> None:

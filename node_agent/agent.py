@@ -24,8 +24,6 @@ from kube_store.store import Change, Store
 from kube_store.tasks import cancelled
 from l7_proxy_ext import _rules
 from l7_proxy_ext.admin import Admin
-from l7_proxy_ext.bootstrap import bootstrap
-from l7_proxy_ext.supervisor import Supervisor
 from node_agent import api, cni_config, links, metrics_server, views
 from node_agent.addresses import AddressWatch, own_addresses
 from node_agent.cluster import Cluster
@@ -35,6 +33,7 @@ from node_agent.enforcement import Enforcement
 from node_agent.flows import Flows
 from node_agent.identities import Identities, LocalIdentities
 from node_agent.member import Member
+from node_agent.proxy import External, supervisor_of
 from node_agent.sources import Sources
 from node_agent.trace_request import answer
 from policy_engine.errors import FieldError
@@ -61,12 +60,7 @@ class Agent:
         self.sources: Sources | Member
         self.xds = XdsServer(config.xds_socket, lambda batch: self.flows.add_verdicts(batch))
         self.admin = Admin(config.envoy_dir / "admin.sock")
-        self.supervisor = Supervisor(
-            config.envoy_dir,
-            bootstrap(config.node, config.run_dir, bpf_dir=config.bpf_dir),
-            config.module.parent,
-            config.workers,
-        )
+        self.supervisor = External(config) if config.external_proxy else supervisor_of(config)
         self.pod_status: dict[tuple[str, str], Any] = {}
         self._serving = asyncio.Event()
         self._is_up = False

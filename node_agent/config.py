@@ -22,6 +22,7 @@ class AgentConfig:
     configuration, None to leave it alone; ``cni_chained``: ours goes behind another plugin's, and
     routes are that one's. ``node_cgroup`` has all pods of the node below it,
     ``kubelet_cgroup`` the kubelet. ``metrics_port`` serves metrics on the network, 0 does not.
+    ``external_proxy``: ``sidegate proxy`` keeps Envoy, not the agent.
     ``masquerade``: what pods send out of the cluster has the node's address.
     """
 
@@ -44,6 +45,7 @@ class AgentConfig:
     node_cgroup: Path | None = None
     kubelet_cgroup: Path | None = None
     metrics_port: int = 0
+    external_proxy: bool = False
 
     @property
     def agent_socket(self) -> Path:

@@ -72,9 +72,9 @@ def install(cluster: Cluster, *settings: str) -> None:
 
 
 def await_rollout(cluster: Cluster) -> None:
-    """Until agents, operators and nodes are ready. Raises CalledProcessError."""
+    """Until agents, proxies, operators and nodes are ready. Raises CalledProcessError."""
     limit = f"--timeout={_ROLLOUT_SECONDS}s"
-    for what in ("daemonset/sidegate-agent", "deployment/sidegate-operator"):
+    for what in ("ds/sidegate-agent", "ds/sidegate-proxy", "deploy/sidegate-operator"):
         kubectl(cluster, "-n", SYSTEM, "rollout", "status", what, limit)
     kubectl(cluster, "wait", "--for=condition=Ready", "nodes", "--all", limit)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -69,6 +70,14 @@ def start(place: Place, pod: PodSpec, container: Container) -> subprocess.Popen[
         )  # fmt: skip
 
 
+def end_rest(place: Place, pod: PodSpec, container: Container) -> None:
+    """A container ends with its first process, whatever else it has started (cgroup.kill)."""
+    if place.node.cgroup is not None:
+        killing = place.node.cgroup / _group(pod, container) / "cgroup.kill"
+        with contextlib.suppress(FileNotFoundError):
+            killing.write_text("1")
+
+
 def write_volumes(place: Place, pod: PodSpec) -> None:
     """The files of the pod's volumes, or their new contents. Raises OSError."""
     for volume in pod.volumes:
@@ -102,4 +111,8 @@ def _binds(place: Place, pod: PodSpec, container: Container) -> list[tuple[str, 
 
 
 def _cgroup(node: Node, pod: PodSpec, container: Container) -> Path | None:
-    return node.make_cgroup(f"pods/{pod.namespace}_{pod.name}/{container.name}")
+    return node.make_cgroup(_group(pod, container))
+
+
+def _group(pod: PodSpec, container: Container) -> str:
+    return f"pods/{pod.namespace}_{pod.name}/{container.name}"

@@ -161,6 +161,7 @@ class PodRunner:
             state.ready = not {"readiness", "startup"} & each.probes.keys()
             self._report(pod)
             code = await processes.ended(process)
+            container.end_rest(pod.place, pod.spec, each)
             state.exit_code, state.ready = code, False
             ended = restart == "Never" or (restart == "OnFailure" and code == 0)
             self._report(pod)

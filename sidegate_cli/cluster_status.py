@@ -15,6 +15,7 @@ from sidegate_cli.failure import Failure
 _PAUSE_SECONDS = 1.0
 _WORKLOADS = (
     ("DaemonSet", "sidegate-agent", "desiredNumberScheduled", "numberReady"),
+    ("DaemonSet", "sidegate-proxy", "desiredNumberScheduled", "numberReady"),
     ("Deployment", "sidegate-operator", "replicas", "readyReplicas"),
 )
 

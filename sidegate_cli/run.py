@@ -47,6 +47,9 @@ def agent(
     masquerade: Annotated[
         bool, typer.Option("--masquerade", help="Out of the cluster with the node's address.")
     ] = False,
+    external_proxy: Annotated[
+        bool, typer.Option("--external-proxy", help="`sidegate proxy` keeps Envoy.")
+    ] = False,
     node_cgroup: Annotated[
         Path | None, typer.Option(help="cgroup2 directory that has all pods.", file_okay=False)
     ] = None,
@@ -76,10 +79,32 @@ def agent(
         cni_config=cni_config,
         cni_chained=cni_chained,
         masquerade=masquerade,
+        external_proxy=external_proxy,
         node_cgroup=node_cgroup,
         kubelet_cgroup=kubelet_cgroup,
         metrics_port=metrics_port,
     )
+    if module:
+        config = replace(config, module=module)
+    raise typer.Exit(run(config, log_level))
+
+
+def proxy(
+    node: Node = "default",
+    module: Annotated[
+        Path | None, typer.Option(help="The library that Envoy loads.", dir_okay=False)
+    ] = None,
+    bpffs: Annotated[
+        Path | None, typer.Option(help="Where the agent pins its maps; none: as the agent.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Envoy's worker threads.")] = 2,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Keep a node's Envoy, for an agent that runs with --external-proxy, until a signal."""
+    from node_agent.config import AgentConfig, run_dir_of
+    from node_agent.proxy import run
+
+    config = AgentConfig(node=node, run_dir=run_dir_of(node), bpffs=bpffs, workers=workers)
     if module:
         config = replace(config, module=module)
     raise typer.Exit(run(config, log_level))

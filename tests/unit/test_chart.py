@@ -122,6 +122,7 @@ def test_no_container_has_more_than_its_share(variant: str) -> None:
     most = {
         "mount-filesystems": {"SYS_ADMIN", "SYS_CHROOT", "SYS_PTRACE"},
         "agent": {"BPF", "NET_ADMIN", "PERFMON"},
+        "proxy": {"NET_ADMIN"},
         "remove": {"BPF", "NET_ADMIN", "PERFMON"},
     }
     for name, spec in pod_specs(variant):

@@ -49,10 +49,9 @@ readOnlyRootFilesystem: true
 capabilities:
   drop: [ALL]
   add:
-    # bpf(2): load programs, read and write pinned maps. Envoy's module reads ipcache.
+    # bpf(2): load programs, read and write pinned maps.
     - BPF
-    # Attach programs to interfaces and cgroups; rules, routes, the hairpin device. Envoy binds
-    # clients' addresses (IP_TRANSPARENT) and marks its sockets.
+    # Attach programs to interfaces and cgroups; rules, routes, the hairpin device.
     - NET_ADMIN
     # The verifier refuses the programs' pointers into kernel memory without it.
     - PERFMON
