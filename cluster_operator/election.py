@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 
 from kube_store.kube_client import CONNECTION_ERRORS, KubeClient, KubeError, resource_path
+from kube_store.tasks import cancelled
 
 log = structlog.get_logger(__name__)
 
@@ -53,9 +54,7 @@ class Election:
                 if await self._acquire():
                     renewed = time.monotonic()
         finally:
-            work.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await work
+            await cancelled(work)
         self.leads = False
 
     async def _acquire(self) -> bool:

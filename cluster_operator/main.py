@@ -31,6 +31,7 @@ from kube_store.logs import configure
 from kube_store.resource import plural
 from kube_store.shared import GROUP_VERSION, IDENTITY, REPORT, SLICE
 from kube_store.store import Store
+from kube_store.tasks import cancelled
 from policy_engine.kinds import API_VERSIONS, CRD_KINDS
 
 log = structlog.get_logger(__name__)
@@ -122,7 +123,5 @@ async def _until_signal(given: argparse.Namespace) -> None:
             with contextlib.suppress(asyncio.CancelledError):
                 await work
         finally:
-            health.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await health
+            await cancelled(health)
             await client.close()

@@ -21,6 +21,7 @@ from kube_store import serving
 from kube_store.kube_client import connect
 from kube_store.resource import identify
 from kube_store.store import Change, Store
+from kube_store.tasks import cancelled
 from l7_proxy_ext import _rules
 from l7_proxy_ext.admin import Admin
 from node_agent import api, cni_config, links, metrics_server, views
@@ -100,7 +101,7 @@ class Agent:
             self.flows = Flows(self.enforcement, self.datapath, self.cluster)
             # Before anything that may take long: whoever asks is told what it waits for.
             answering = asyncio.create_task(self._serve_api())
-            stack.push_async_callback(_cancelled, answering)
+            stack.push_async_callback(cancelled, answering)
             await self.sources.start()
             for type_url, resources in node_resources(config.proxy_ports).items():
                 self.xds.set_resources(type_url, resources)
@@ -124,7 +125,7 @@ class Agent:
                 tasks.append(metrics_server.serve(listener, self.metrics))
             for task in tasks:
                 running = asyncio.create_task(task)
-                stack.push_async_callback(_cancelled, running)
+                stack.push_async_callback(cancelled, running)
             if self.member:
                 await self.member.announced()
             self._is_up = True
@@ -360,12 +361,6 @@ class Agent:
         if what == "config":
             return await self.admin.config_dump()
         return await self.admin.stats()
-
-
-async def _cancelled(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
 
 
 @contextlib.contextmanager

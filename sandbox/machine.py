@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import subprocess
 
 import structlog
 from kubernetes.aio import client, config
 
+from kube_store.tasks import cancelled
 from sandbox.binaries import binary
 from sandbox.cluster_kubelet import ClusterKubelet
 from sandbox.control_plane import ControlPlane
@@ -39,9 +39,7 @@ class Machine:
         """Its pods end as a kubelet ends them; the node stays, without any."""
         for task in (self._watching, self._running):
             if task:
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+                await cancelled(task)
         await self._api.close()  # type: ignore[no-untyped-call]
 
     async def _boot(self) -> None:
@@ -63,9 +61,7 @@ class Machine:
             if asked.exists():
                 log.info("the node loses its power", node=self._node.name)
                 self._kubelet.abandon()
-                self._running.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await self._running
+                await cancelled(self._running)
                 await self._api.close()  # type: ignore[no-untyped-call]
                 await asyncio.to_thread(self._node.power_off)
                 await self._boot()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,13 +52,29 @@ class Subscription:
             self.errors.pop(name, None)
 
 
-class DeltaStream:
-    """The incremental variant."""
+class _Stream(ABC):
+    """What both variants have; by type, what Envoy subscribed to."""
 
     def __init__(self, cache: ResourceCache) -> None:
         self._cache = cache
         self._nonces = itertools.count(1)
         self.subscriptions: dict[str, Subscription] = {}
+
+    def changed(self) -> list[Any]:
+        """What the stream has to be told after a change of the cache."""
+        responses = []
+        for type_url in self._cache.type_urls():
+            if subscription := self.subscriptions.get(type_url):
+                responses += self._update(type_url, subscription)
+        return responses
+
+    @abstractmethod
+    def _update(self, type_url: str, subscription: Subscription) -> list[Any]:
+        """The responses without which Envoy would not have what the cache has."""
+
+
+class DeltaStream(_Stream):
+    """The incremental variant."""
 
     def receive(self, request: Any) -> list[Any]:
         """Take a ``DeltaDiscoveryRequest``; the ``DeltaDiscoveryResponse`` it calls for."""
@@ -75,14 +92,6 @@ class DeltaStream:
         split = self._answer(subscription, request) if request.response_nonce else []
         responses = [self._response(type_url, subscription, [name], []) for name in split]
         return responses + self._update(type_url, subscription, answer_always=first)
-
-    def changed(self) -> list[Any]:
-        """What the stream has to be told after a change of the cache."""
-        responses = []
-        for type_url in self._cache.type_urls():
-            if subscription := self.subscriptions.get(type_url):
-                responses += self._update(type_url, subscription)
-        return responses
 
     def _subscribe(self, subscription: Subscription, request: Any, first: bool) -> None:
         subscribe = set(request.resource_names_subscribe)
@@ -143,14 +152,12 @@ class DeltaStream:
         )
 
 
-class SotwStream:
+class SotwStream(_Stream):
     """The state-of-the-world variant: each response holds every resource of its type."""
 
     def __init__(self, cache: ResourceCache) -> None:
-        self._cache = cache
-        self._nonces = itertools.count(1)
+        super().__init__(cache)
         self._latest: dict[str, str] = {}
-        self.subscriptions: dict[str, Subscription] = {}
 
     def receive(self, request: Any) -> list[Any]:
         """Take a ``DiscoveryRequest``; the ``DiscoveryResponse`` it calls for."""
@@ -165,14 +172,6 @@ class SotwStream:
             return self._update(type_url, subscription)
         subscription.names = names
         return [self._response(type_url, subscription)]
-
-    def changed(self) -> list[Any]:
-        """What the stream has to be told after a change of the cache."""
-        responses = []
-        for type_url in self._cache.type_urls():
-            if subscription := self.subscriptions.get(type_url):
-                responses += self._update(type_url, subscription)
-        return responses
 
     def _answer(self, subscription: Subscription, request: Any) -> None:
         offered = subscription.pending.pop(request.response_nonce, {})

@@ -15,12 +15,13 @@ import pytest
 
 from kube_store import following, kube_client
 from kube_store.back_off import BackOff
-from kube_store.kube import KubeSource, Watched
-from kube_store.kube_client import KubeClient, connect
+from kube_store.kube import Watched
+from kube_store.kube_client import connect
 from kube_store.resource import Resource, ResourceKey
 from kube_store.status import StatusTarget, StatusWriter
 from kube_store.store import Store
 from sandbox.control_plane import Cluster, ControlPlane
+from tests.unit.following_source import Following
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]
 
@@ -87,37 +88,6 @@ class Relay:
         writer.close()
 
 
-class Following:
-    """A source that runs, and what it says: ``name=value`` of config maps."""
-
-    def __init__(self, client: KubeClient, *watched: Watched) -> None:
-        self.store = Store()
-        self.batches: list[list[str]] = []
-        self.client = client
-        self.source = KubeSource(client, watched, self._take)
-        self._running = asyncio.create_task(self.source.run())
-
-    def _take(self, upserts: list[Resource], deletes: list[ResourceKey]) -> None:
-        self.store.apply(upserts, deletes)
-        said = [f"{r.key.name}={value(r)}" for r in upserts]
-        self.batches.append(sorted(said + [f"-{key.name}" for key in deletes]))
-
-    def names(self, kind: str = "ConfigMap") -> list[str]:
-        return [f"{r.key.name}={value(r)}" for r in self.store.list(kind)]
-
-    def errors(self) -> str:
-        return "\n".join(map(str, self.source.errors()))
-
-    async def synced(self) -> None:
-        await asyncio.wait_for(self.source.synced.wait(), 30)
-
-    async def close(self) -> None:
-        self._running.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._running
-        await self.client.close()
-
-
 def value(resource: Resource) -> str:
     return str((resource.manifest.get("data") or {}).get("v", ""))
 
@@ -167,7 +137,7 @@ async def relay(plane: ControlPlane) -> AsyncIterator[Relay]:
 @pytest.fixture
 async def made(relay: Relay, plane: ControlPlane) -> AsyncIterator[Following]:
     """Follows the config maps of the test, through the relay."""
-    following_ = Following(await connect(plane.cluster.kubeconfig), MAP)
+    following_ = Following(await connect(plane.cluster.kubeconfig), value, MAP)
     await following_.synced()
     yield following_
     await following_.close()
@@ -205,7 +175,7 @@ async def test_a_long_list_comes_whole_and_as_one_batch(
     api: httpx.Client, plane: ControlPlane
 ) -> None:
     create(api, MAPS, *(config_map(f"m{number}") for number in range(620)))
-    whole = Following(await connect(plane.cluster.kubeconfig), MAP)
+    whole = Following(await connect(plane.cluster.kubeconfig), value, MAP)
     await whole.synced()
     assert [len(batch) for batch in whole.batches] == [620]
     assert whole.source.received["ConfigMap"] > 620 * 200
@@ -217,7 +187,7 @@ async def test_metadata_is_all_that_is_sent_where_it_is_enough(
 ) -> None:
     create(api, MAPS, config_map("before"))
     thin = Watched("ConfigMap", "v1", "configmaps", label_selector="test", metadata_only=True)
-    made = Following(await connect(plane.cluster.kubeconfig), thin)
+    made = Following(await connect(plane.cluster.kubeconfig), value, thin)
     await made.synced()
     create(api, MAPS, config_map("after"))
     await until(lambda: made.names() == ["after=", "before="])
@@ -257,7 +227,7 @@ async def test_an_etcd_that_is_away_takes_nothing_away(
     await until(lambda: made.names() == ["a=1"])
     plane.stop_part("etcd")
     monkeypatch.setattr(following, "_ANSWER_SECONDS", 3.0)
-    late = Following(await connect(plane.cluster.kubeconfig), MAP)
+    late = Following(await connect(plane.cluster.kubeconfig), value, MAP)
     await until(lambda: "configmaps" in late.errors())
     assert not late.source.synced.is_set()
     assert made.names() == ["a=1"]
@@ -274,7 +244,7 @@ async def test_a_machine_that_is_gone_without_a_word_is_noticed(
 ) -> None:
     quick = dict(zip(kube_client._KEEP_ALIVE, (1, 1, 2), strict=True))
     monkeypatch.setattr(kube_client, "_KEEP_ALIVE", quick)
-    made = Following(await connect(plane.cluster.kubeconfig), MAP)
+    made = Following(await connect(plane.cluster.kubeconfig), value, MAP)
     create(api, MAPS, config_map("a"))
     await until(lambda: made.names() == ["a=1"])
     silence(plane, "add")
@@ -291,7 +261,7 @@ async def test_a_machine_that_is_gone_without_a_word_is_noticed(
 
 async def test_rights_that_come_later(api: httpx.Client, plane: ControlPlane) -> None:
     plane.pki.issue("reader", "reader")
-    made = Following(await connect(plane.pki.kubeconfig("reader", plane.outside)), MAP)
+    made = Following(await connect(plane.pki.kubeconfig("reader", plane.outside)), value, MAP)
     await until(lambda: "grant list and watch on configmaps of core" in made.errors())
     rule = {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["list", "watch"]}
     create(api, f"{ROLES}/clusterroles", {"metadata": {"name": "reader"}, "rules": [rule]})
@@ -312,13 +282,13 @@ async def test_a_kind_that_comes_has_status_and_goes(
     api: httpx.Client, plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(following, "_MISSING_SECONDS", 0.2)
-    made = Following(await connect(plane.cluster.kubeconfig), WIDGET)
+    made = Following(await connect(plane.cluster.kubeconfig), value, WIDGET)
     await made.synced()
     assert f"does not know widgets of {GROUP}" in made.errors()
     create(api, CRDS, CRD)
     widget = {"apiVersion": f"{GROUP}/v1", "kind": "Widget", "metadata": {"name": "w"}}
     await until(lambda: api.post(WIDGETS, json=widget).status_code == 201)
-    await until(lambda: made.names("Widget") == ["w="])
+    await until(lambda: made.names() == ["w="])
     writer = StatusWriter(made.client)
     writing = asyncio.create_task(writer.run())
     target = StatusTarget(f"{GROUP}/v1", "widgets", "default", "w")
@@ -327,7 +297,7 @@ async def test_a_kind_that_comes_has_status_and_goes(
     await until(lambda: status_of(made.store, key) == {"phase": "Known"})
     writing.cancel()
     delete(api, f"{CRDS}/widgets.{GROUP}")
-    await until(lambda: made.names("Widget") == [])
+    await until(lambda: made.names() == [])
     await until(lambda: f"does not know widgets of {GROUP}" in made.errors())
     await made.close()
 

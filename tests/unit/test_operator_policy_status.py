@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import Any
 
 from aiohttp import web
@@ -13,6 +12,7 @@ from cluster_operator.policy_status import PolicyStatus
 from kube_store.resource import Resource, identify
 from kube_store.shared import REPORT
 from kube_store.store import Store
+from kube_store.tasks import cancelled
 from tests.unit.fake_api_server import fake_api_server, status
 from tests.unit.test_store_both_sources import until
 
@@ -73,7 +73,5 @@ async def test_a_status_that_is_refused_holds_up_no_other() -> None:
         await until(lambda: refused > 1)
         server.always = None
         await until(lambda: "poison" in said())
-        running.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await running
+        await cancelled(running)
         await client.close()

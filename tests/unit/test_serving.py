@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
 
 import httpx
 import pytest
 
 from kube_store import serving
+from kube_store.tasks import cancelled
 from node_agent import metrics_server
 
 
@@ -24,8 +24,6 @@ async def test_metrics_to_both_families_until_cancelled() -> None:
                 assert answer.text == "up 1\n"
                 assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
         assert signal.getsignal(signal.SIGTERM) is handler
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        await cancelled(task)
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", port)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from kube_store.kept import Kept
 from kube_store.kube import KubeSource, Watched
 from kube_store.resource import Resource, ResourceKey
 from kube_store.store import Store
+from kube_store.tasks import cancelled
 from tests.unit.fake_api_server import FakeApiServer, fake_api_server, stream
 
 Manifest = dict[str, Any]
@@ -130,9 +130,7 @@ class Api(Heard):
         await until(lambda: self._server.watching == len(WATCHED))
 
     async def close(self) -> None:
-        self._running.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._running
+        await cancelled(self._running)
         await until(lambda: self._server.watching == 0)
 
     async def end(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import json
 from collections.abc import AsyncIterator
@@ -15,9 +14,8 @@ from kubernetes.aio.config import ConfigException
 
 from kube_store import following
 from kube_store.back_off import BackOff
-from kube_store.kube import KubeSource, Watched
+from kube_store.kube import Watched
 from kube_store.resource import Resource, ResourceKey
-from kube_store.store import Store
 from tests.unit.fake_api_server import (
     FakeApiServer,
     Fault,
@@ -28,6 +26,7 @@ from tests.unit.fake_api_server import (
     status,
     stream,
 )
+from tests.unit.following_source import Following
 from tests.unit.test_store_both_sources import pod, until
 
 PODS = "/api/v1/pods"
@@ -60,38 +59,19 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(following, "_STEADY_SECONDS", 0.1)
 
 
-class Rig:
-    """A source of pods (or of what is given) that runs, and what came of it."""
+def image(resource: Resource) -> str:
+    return str(resource.manifest.get("image", ""))
+
+
+class Rig(Following):
+    """Of pods, or of what is given."""
 
     def __init__(self, server: FakeApiServer, *watched: Watched) -> None:
-        self.server, self.store = server, Store()
-        self.batches: list[list[str]] = []
-        self.client = server.client()
-        self.source = KubeSource(self.client, watched or [Watched("Pod", "v1", "pods")], self._take)
-        self._running = asyncio.create_task(self.source.run())
-
-    def _take(self, upserts: list[Resource], deletes: list[ResourceKey]) -> None:
-        self.store.apply(upserts, deletes)
-        said = [f"{r.key.name}={r.manifest.get('image', '')}" for r in upserts]
-        self.batches.append(sorted(said + [f"-{key.name}" for key in deletes]))
-
-    def names(self) -> list[str]:
-        return [f"{r.key.name}={r.manifest.get('image', '')}" for r in self.store.list()]
-
-    def errors(self) -> str:
-        return "\n".join(map(str, self.source.errors()))
-
-    async def synced(self) -> None:
-        await asyncio.wait_for(self.source.synced.wait(), 20)
+        super().__init__(server.client(), image, *(watched or [Watched("Pod", "v1", "pods")]))
+        self.server = server
 
     async def watching(self) -> None:
         await until(lambda: self.server.watching == 1)
-
-    async def close(self) -> None:
-        self._running.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._running
-        await self.client.close()
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from kube_store.directory import DirectorySource
 from kube_store.kept import Kept
 from kube_store.resource import Resource, ResourceKey
 from kube_store.store import Change, Store
+from kube_store.tasks import cancelled
 
 
 def pod(name: str, **more: Any) -> Resource:
@@ -175,9 +175,7 @@ async def test_directory_is_watched(tmp_path: Path) -> None:
     await asyncio.sleep(0.3)  # the watch is set up in a thread of its own
     (tmp_path / "x.yaml").write_text(yaml_pod("b"))
     await _until(lambda: folder.batches[1:] == [["b=1", "-a"]])
-    watching.cancel()
-    with suppress(asyncio.CancelledError):
-        await watching
+    await cancelled(watching)
 
 
 def test_applied_objects_outlive_the_agent(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 from collections.abc import AsyncIterator
 from typing import Any
@@ -15,6 +14,7 @@ from kube_store import status as status_module
 from kube_store.back_off import BackOff
 from kube_store.kube_client import KubeError
 from kube_store.status import StatusTarget, StatusWriter, patch_status
+from kube_store.tasks import cancelled
 from tests.unit.fake_api_server import FakeApiServer, Fault, cut, fake_api_server, slow, status
 from tests.unit.test_store_both_sources import until
 
@@ -35,9 +35,7 @@ async def writer(server: FakeApiServer) -> AsyncIterator[StatusWriter]:
     made = StatusWriter(client, concurrency=3)
     running = asyncio.create_task(made.run())
     yield made
-    running.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await running
+    await cancelled(running)
     await client.close()
 
 
