@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::spec::{Error, Result, code};
+use crate::error::{Error, Result, code};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 

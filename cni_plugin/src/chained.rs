@@ -2,9 +2,10 @@
 
 use std::net::IpAddr;
 
+use crate::error::{Error, Result, code};
 use crate::netlink::{Link, Namespace};
 use crate::network;
-use crate::spec::{Call, Config, Error, Result, code};
+use crate::spec::{Call, Config};
 
 /// The pod's end of a pair that another plugin made, and the node's.
 pub struct Found {

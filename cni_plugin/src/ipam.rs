@@ -5,7 +5,8 @@ use std::fs::{self, File};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
-use crate::spec::{Error, Lease, Result, code};
+use crate::error::{Error, Result, code};
+use crate::spec::Lease;
 
 /// How many addresses of a range are ever tried: an IPv6 range has more than anybody counts.
 const MOST: u128 = 65_536;

@@ -6,9 +6,11 @@
 
 mod agent;
 mod chained;
+mod error;
 mod ipam;
 mod netlink;
 mod network;
+mod result;
 mod spec;
 
 use std::collections::BTreeSet;
@@ -21,10 +23,11 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use agent::Agent;
+use error::{Error, Result, code};
 use ipam::Ipam;
 use netlink::Namespace;
 use network::Pair;
-use spec::{Call, Config, Error, Result, code};
+use spec::{Call, Config};
 
 fn main() -> ExitCode {
     match run() {
@@ -121,7 +124,7 @@ async fn attach(
         register(config, call, &pair, index, &addresses)?;
         network::open(node, &pair, index, &leases).await?;
     }
-    Ok(spec::result(&config.cni_version, call, &pair, &leases))
+    Ok(result::of_add(&config.cni_version, call, &pair, &leases))
 }
 
 /// An ADD that comes twice leaves alone what the first one made, and its connections.
@@ -165,8 +168,8 @@ fn register(
         "host_ifname": pair.host,
         "host_ifindex": index,
         "container_ifname": call.ifname,
-        "mac": spec::mac(pair.mac),
-        "host_mac": spec::mac(pair.host_mac),
+        "mac": result::mac(pair.mac),
+        "host_mac": result::mac(pair.host_mac),
         "ipv4": address(true),
         "ipv6": address(false),
     });

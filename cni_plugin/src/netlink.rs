@@ -15,7 +15,7 @@ use rtnetlink::{
     Handle, LinkGetRequest, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
 };
 
-use crate::spec::{Error, Result, code};
+use crate::error::{Error, Result, code};
 
 pub type Mac = [u8; 6];
 

@@ -3,8 +3,9 @@
 use std::fs;
 use std::net::IpAddr;
 
+use crate::error::{Error, Result, code};
 use crate::netlink::{End, Link, Mac, Namespace};
-use crate::spec::{Error, Lease, Result, code};
+use crate::spec::Lease;
 
 /// A pair of interfaces: the node's end and the pod's.
 pub struct Pair {

@@ -1,50 +1,15 @@
-//! The CNI specification, version 1.1: configuration in, result or error out.
+//! The CNI specification, version 1.1: what comes in.
 
 use std::collections::HashMap;
 use std::env;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Deserializer};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::netlink::{Mac, bits};
-use crate::network::Pair;
+use crate::error::{Error, Result, code};
 
 pub const VERSIONS: [&str; 4] = ["0.3.1", "0.4.0", "1.0.0", "1.1.0"];
-
-/// Error codes of the specification, "Error", and from 100 on our own.
-pub mod code {
-    pub const INCOMPATIBLE_VERSION: u32 = 1;
-    pub const UNKNOWN_CONTAINER: u32 = 3;
-    pub const BAD_ENVIRONMENT: u32 = 4;
-    pub const IO: u32 = 5;
-    pub const BAD_CONFIG: u32 = 7;
-    pub const TRY_AGAIN: u32 = 11;
-    /// STATUS: ADD would fail.
-    pub const NOT_AVAILABLE: u32 = 50;
-    pub const NO_ADDRESS: u32 = 100;
-    pub const NETWORK: u32 = 101;
-    pub const AGENT: u32 = 102;
-    pub const CHECK_FAILED: u32 = 103;
-}
-
-#[derive(Debug)]
-pub struct Error {
-    pub code: u32,
-    pub msg: String,
-}
-
-pub type Result<T> = std::result::Result<T, Error>;
-
-impl Error {
-    pub fn new(code: u32, msg: impl Into<String>) -> Self {
-        Self { code, msg: msg.into() }
-    }
-
-    pub fn to_json(&self) -> Value {
-        json!({"cniVersion": "1.1.0", "code": self.code, "msg": self.msg})
-    }
-}
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -197,37 +162,4 @@ fn is_ifname(text: &str) -> bool {
 pub struct Lease {
     pub address: IpAddr,
     pub gateway: IpAddr,
-}
-
-pub fn mac(bytes: Mac) -> String {
-    bytes.map(|b| format!("{b:02x}")).join(":")
-}
-
-/// The result of ADD.
-pub fn result(version: &str, call: &Call, pair: &Pair, leases: &[Lease]) -> Value {
-    let ip = |l: &Lease| {
-        let mut ip = json!({
-            "address": format!("{}/{}", l.address, bits(l.address)),
-            "gateway": l.gateway,
-            "interface": 1,
-        });
-        if version.starts_with("0.") {
-            ip["version"] = json!(if l.address.is_ipv4() { "4" } else { "6" });
-        }
-        ip
-    };
-    let route = |l: &Lease| {
-        let all = if l.address.is_ipv4() { "0.0.0.0/0" } else { "::/0" };
-        json!({"dst": all, "gw": l.gateway})
-    };
-    json!({
-        "cniVersion": version,
-        "interfaces": [
-            {"name": pair.host, "mac": mac(pair.host_mac)},
-            {"name": call.ifname, "mac": mac(pair.mac), "sandbox": call.netns},
-        ],
-        "ips": leases.iter().map(ip).collect::<Vec<_>>(),
-        "routes": leases.iter().map(route).collect::<Vec<_>>(),
-        "dns": {},
-    })
 }
