@@ -57,6 +57,10 @@ class AddressBook:
                 return layer[prefix]
         return None
 
+    def shares(self, one: Layer, other: Layer) -> bool:
+        """Whether both know an address; ``other`` is the one that has few."""
+        return not self._layers[one].keys().isdisjoint(self._layers[other])
+
     def changes(self) -> tuple[list[Prefix], dict[Prefix, Owner]]:
         """What the kernel must forget and learn; it counts as done."""
         gone, new = [], {}

@@ -25,7 +25,7 @@ from node_agent.service_peers import KINDS as SERVICE_KINDS
 from node_agent.service_peers import ServicePeers
 from node_agent.state import read_json, write_json
 from policy_engine.errors import RegexError
-from policy_engine.identity import IdentitiesExhausted, Reserved
+from policy_engine.identity import RESERVED_LABELS, IdentitiesExhausted, Reserved
 from policy_engine.kinds import KINDS
 from policy_engine.repository import PolicyRepository
 
@@ -167,6 +167,7 @@ class Enforcement:
         know them."""
         self._note_cidrs()
         self._note_endpoints()
+        affected = affected | self._note_host()
         gone, new = self.book.changes()
         for prefix in gone:
             self._datapath.delete_ipcache(prefix)
@@ -177,6 +178,14 @@ class Enforcement:
         if exported != self._exported:
             write_json(self._identities_file, exported)
             self._exported = exported
+
+    def _note_host(self) -> set[int]:
+        """Where the API server runs on this very node, the host is it too: the endpoints whose
+        policy asks for that."""
+        labels = dict(RESERVED_LABELS[Reserved.HOST])
+        if self.book.shares(Layer.API_SERVER, Layer.HOST):
+            labels |= RESERVED_LABELS[Reserved.KUBE_APISERVER]
+        return self.repository.upsert_identity(Reserved.HOST, labels)
 
     def _note_cidrs(self) -> None:
         wanted = self.repository.cidr_identities()

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from sandbox.cluster import kubectl
@@ -224,6 +225,34 @@ def test_an_identity_deleted_while_used_comes_back() -> None:
         ),
     )
     eventually(ENFORCED, verdicts)
+
+
+def test_an_agent_writes_of_its_own_node_only() -> None:
+    """With its token, as somebody would who has taken a node."""
+    found = json.loads(kubectl(CLUSTER, "-n", SYSTEM, "get", "pod", "-ojson"))["items"]
+    agent = next(p["metadata"]["name"] for p in found
+                 if p["metadata"]["name"].startswith("sidegate-agent")
+                 and p["spec"]["nodeName"] == NODES[0].name)  # fmt: skip
+    token = kubectl(
+        CLUSTER, "-n", SYSTEM, "create", "token", "sidegate-agent",
+        "--bound-object-kind=Pod", f"--bound-object-name={agent}",
+    ).strip()  # fmt: skip
+    server = json.loads(kubectl(CLUSTER, "config", "view", "--raw", "-ojson"))["clusters"][0]
+    with httpx.Client(
+        base_url=server["cluster"]["server"], verify=False, timeout=10,
+        headers={"Authorization": f"Bearer {token}"},
+    ) as stolen:  # fmt: skip
+        path = "/apis/policy.sidegate.io/v2/sidegateendpointslices"
+        for node, code in ((NODES[0].name, 201), (NODES[1].name, 422)):
+            said = stolen.post(path, json={
+                "apiVersion": "policy.sidegate.io/v2", "kind": "SidegateEndpointSlice",
+                "metadata": {"name": f"{node}-77"}, "node": node, "endpoints": [],
+            })  # fmt: skip
+            assert said.status_code == code, said.text
+        assert "writes what is of its own node only" in said.text
+        assert stolen.delete(f"{path}/{NODES[0].name}-77").status_code == 200
+        assert stolen.delete(f"{path}/{NODES[1].name}-0").status_code == 422
+    assert verdicts() == ENFORCED
 
 
 def test_the_other_operator_takes_over() -> None:
