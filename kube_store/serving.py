@@ -16,6 +16,10 @@ def listen(port: int) -> socket.socket:
 
 
 async def serve(application: Starlette, listener: socket.socket) -> None:
-    """Until cancelled. The listener stays the caller's to close."""
-    config = uvicorn.Config(application, log_level="warning", lifespan="off")
-    await uvicorn.Server(config)._serve([listener])  # serve() would take our signals
+    """Until cancelled; the listener is closed then."""
+    server = uvicorn.Server(uvicorn.Config(application, log_level="warning", lifespan="off"))
+    try:
+        await server._serve([listener])  # serve() would take our signals
+    finally:
+        for each in getattr(server, "servers", ()):  # there are none before it has started
+            each.close()
