@@ -30,7 +30,13 @@ from tests.system.cluster_faults.shop import (
     verdicts,
 )
 
-pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(300)]
+# Longer than any lease and any back-off of ours. Six hundred is the same test, by hand.
+OUTAGE_SECONDS = float(os.environ.get("SIDEGATE_OUTAGE_SECONDS", "30"))
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.slow,
+    pytest.mark.timeout(300 + OUTAGE_SECONDS),
+]
 
 
 @contextlib.contextmanager
@@ -121,9 +127,9 @@ def waits_for(name: str) -> str:
 
 
 def test_a_long_time_without_the_api_server() -> None:
-    """Longer than any lease and any back-off of ours; nothing runs out."""
+    """Nothing runs out."""
     with shop.api_server_away():
-        end = time.monotonic() + 30
+        end = time.monotonic() + OUTAGE_SECONDS
         while time.monotonic() < end:
             assert verdicts() == ENFORCED
             time.sleep(2)
