@@ -56,6 +56,7 @@ class Supervisor:
         self._binary = binary or envoy_binary()
         self._workers = workers
         self._pins = pins
+        self._opened: list[int] = []
         self._process: Detached | None = None
         self._task: asyncio.Task[None] | None = None
         self._log_start = 0
@@ -72,6 +73,7 @@ class Supervisor:
     async def start(self) -> None:
         """Adopt or start Envoy and watch over it. Raises OSError if it cannot be executed."""
         self._dir.mkdir(parents=True, exist_ok=True)
+        self._opened = self._inodes()
         config = self._config()
         left = Detached.load(self._pid_file)
         if left and left.config == config:
@@ -101,8 +103,8 @@ class Supervisor:
         self._pid_file.unlink(missing_ok=True)
 
     def is_outdated(self) -> bool:
-        """Whether Envoy runs with what is no longer so: :meth:`stop` and :meth:`start` it."""
-        return self._process is not None and self._process.config != self._config()
+        """Whether Envoy has maps that are no longer those: :meth:`stop` and :meth:`start` it."""
+        return self._process is not None and self._opened != self._inodes()
 
     def status(self) -> dict[str, Any]:
         """``state``: running, restarting or stopped. ``errors``: what Envoy's log said last
@@ -132,10 +134,12 @@ class Supervisor:
             digest.update(part.encode() + b"\0")
         with contextlib.suppress(OSError):  # a missing module is Envoy's to complain about
             digest.update(self._module.read_bytes())
-        for pin in self._pins:
-            with contextlib.suppress(OSError):  # one of another map is another file
-                digest.update(str(pin.stat().st_ino).encode() + b"\0")
+        digest.update(repr(self._inodes()).encode())
         return digest.hexdigest()
+
+    def _inodes(self) -> list[int]:
+        """A pin of another map is another file."""
+        return [pin.stat().st_ino if pin.exists() else 0 for pin in self._pins]
 
     def _spawn(self) -> None:
         bootstrap = self._dir / "bootstrap.json"
@@ -148,6 +152,7 @@ class Supervisor:
             *("--concurrency", str(self._workers), "--log-level", "warning"),
         ]
         env = os.environ | {"ENVOY_DYNAMIC_MODULES_SEARCH_PATH": str(self._module.parent)}
+        self._opened = self._inodes()
         self._process = Detached.spawn(command, env, self._log_file, self._config())
         self._process.save(self._pid_file)
         self._adopted, self._since = False, time.monotonic()

@@ -48,7 +48,10 @@ class Node:
         self.admin = Admin(self.folder / "envoy" / "admin.sock")
 
     def another_supervisor(
-        self, changes: dict[str, Any] | None = None, binary: Path | None = None
+        self,
+        changes: dict[str, Any] | None = None,
+        binary: Path | None = None,
+        pins: tuple[Path, ...] = (),
     ) -> Supervisor:
         return Supervisor(
             self.folder / "envoy",
@@ -56,6 +59,7 @@ class Node:
             self.module_dir,
             workers=1,
             binary=binary,
+            pins=pins,
         )
 
     def resource(self, name: str, kind: str = "Listener") -> dict[str, Any]:

@@ -105,6 +105,25 @@ async def test_an_envoy_of_another_configuration_is_replaced(folder: Path) -> No
         assert not left.alive()
 
 
+async def test_an_envoy_with_maps_that_were_replaced_is_not_kept(folder: Path) -> None:
+    """It would judge by identities that nobody writes any more."""
+    pin, fresh = folder / "ipcache", folder / "fresh"
+    pin.touch()
+    async with node(folder) as rig:
+        rig.supervisor = rig.another_supervisor(pins=(pin,))
+        await rig.supervisor.start()
+        first = rig.supervisor.pid
+        assert not rig.supervisor.is_outdated()
+        fresh.touch()
+        fresh.replace(pin)
+        assert rig.supervisor.is_outdated()
+        await rig.supervisor.detach()
+        rig.supervisor = rig.another_supervisor(pins=(pin,))
+        await rig.supervisor.start()
+        assert rig.supervisor.pid != first
+        assert not rig.supervisor.is_outdated()
+
+
 async def test_a_reused_pid_is_not_adopted(folder: Path) -> None:
     async with node(folder) as rig:
         (folder / "envoy").mkdir()
