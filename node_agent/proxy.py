@@ -94,11 +94,19 @@ async def _keep(config: AgentConfig) -> None:
                 log.warning("what Envoy runs with was replaced: it starts anew")
                 await supervisor.stop()
                 continue
-            replace_file(_status_file(config), json.dumps(supervisor.status()).encode())
+            _tell(config, supervisor)
             await asyncio.sleep(_TELL_SECONDS)
     finally:
         await supervisor.stop()
         _status_file(config).unlink(missing_ok=True)
+
+
+def _tell(config: AgentConfig, supervisor: Supervisor) -> None:
+    """What cannot be said, on a full file system, ends no connection."""
+    try:
+        replace_file(_status_file(config), json.dumps(supervisor.status()).encode())
+    except OSError as error:
+        log.error("the status of Envoy cannot be written", error=str(error))
 
 
 def _pins(config: AgentConfig) -> tuple[Path, ...]:

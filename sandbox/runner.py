@@ -122,6 +122,8 @@ class PodRunner:
             task.cancel()
         pids = [state.pid for state in pod.states.values() if state.exit_code is None]
         await asyncio.to_thread(_end_sessions, pids, min(grace, pod.spec.grace))
+        for each in (*pod.spec.init, *pod.spec.containers):
+            container.end_rest(pod.place, pod.spec, each)
         if pod.attachment:
             with contextlib.suppress(cni.CniError):
                 await asyncio.to_thread(cni.call, self._node, "DEL", pod.attachment)

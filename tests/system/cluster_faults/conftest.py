@@ -9,7 +9,16 @@ import pytest
 from sandbox.cluster import await_rollout, install, kubectl
 from tests.system import cluster_rig
 from tests.system.cluster_faults import shop
-from tests.system.cluster_faults.shop import CLUSTER, NODES, apply, pod, policy
+from tests.system.cluster_faults.shop import (
+    CLUSTER,
+    ENFORCED,
+    NODES,
+    apply,
+    eventually,
+    pod,
+    policy,
+    verdicts,
+)
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -26,6 +35,8 @@ def cluster() -> Iterator[None]:
             policy("/public.*"),
         )
         kubectl(CLUSTER, "wait", "--for=condition=Ready", "pod", "--all", "--timeout=60s")
+        # A pod is ready some milliseconds before the other node knows it.
+        eventually(ENFORCED, verdicts)
         yield
 
 

@@ -118,6 +118,13 @@ def agent_of(node: Any) -> int:
     return 0
 
 
+def agent_says(node: Any) -> str:
+    """Its status, or why it has none."""
+    socket = node.root / "run/sidegate/agent.sock"
+    asked = ["curl", "-s", "-m", "3", "--unix-socket", str(socket), "http://agent/v1/status"]
+    return subprocess.run(asked, check=False, capture_output=True, text=True).stdout
+
+
 @contextlib.contextmanager
 def api_server_away() -> Iterator[None]:
     """Neither answers nor refuses: the worst way to be away."""

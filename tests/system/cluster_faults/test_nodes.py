@@ -21,6 +21,7 @@ from tests.system.cluster_faults.shop import (
     ENFORCED,
     NODES,
     agent_of,
+    agent_says,
     answered,
     apply,
     eventually,
@@ -57,12 +58,6 @@ def forbidden_requests() -> Iterator[list[int | None]]:
     finally:
         over.set()
         asking.join(30)
-
-
-def agent_says(node: object) -> str:
-    socket = node.root / "run/sidegate/agent.sock"  # type: ignore[attr-defined]
-    asked = ["curl", "-s", "-m", "3", "--unix-socket", str(socket), "http://agent/v1/status"]
-    return subprocess.run(asked, check=False, capture_output=True, text=True).stdout
 
 
 def test_a_node_that_reboots_opens_nothing_and_is_back() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from datapath.consts import DropReason
 from sandbox.execute import command_in
 from tests.system.cluster_faults.shop import (
     ENFORCED,
@@ -17,6 +18,7 @@ from tests.system.cluster_faults.shop import (
     NODES,
     address,
     agent_of,
+    agent_says,
     answered,
     eventually,
     verdicts,
@@ -65,10 +67,18 @@ def test_the_end_of_an_agents_container_ends_no_connection() -> None:
 
 
 def test_the_end_of_envoys_container_opens_nothing_and_it_is_back() -> None:
+    before = dropped_without_envoy()
     end_container(NODES[0], "sidegate-proxy", "proxy")
-    seen, end = [], time.monotonic() + 30
+    seen, end = [], time.monotonic() + 15
     while time.monotonic() < end and 200 not in seen:
         seen += [answered("far"), answered("far", "/private"), answered("other")]
+    assert 200 in seen
     assert set(seen[1::3]) <= {0, 403}
     assert set(seen[2::3]) == {0}
+    assert dropped_without_envoy() > before
     eventually(ENFORCED, verdicts)
+
+
+def dropped_without_envoy() -> int:
+    counters = json.loads(agent_says(NODES[0]))["datapath"]["counters"]
+    return sum(row["packets"] for row in counters if row["reason"] == DropReason.PROXY_DOWN.text)
