@@ -16,6 +16,7 @@ from pathlib import Path
 _ROOT = Path(__file__).parent.parent
 _GO = Path(__file__).parent / "go_modules"
 _KUBERNETES = "v1.36.1"  # kubectl parses it, and so do we: it must be what go.mod says
+_ISTIO = "1.31.0"  # what the pinned commit is on the way to; istioctl and istiod report it
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +41,19 @@ def _version_flags(version: str) -> str:
     return " ".join(["-s -w", *(f"-X {at}.{name}={value}" for name, value in named)])
 
 
+def _istio_flags(version: str) -> str:
+    at = "istio.io/istio/pkg/version"
+    named = (("buildVersion", version), ("buildStatus", "Clean"), ("buildTag", version))
+    return " ".join(["-s -w", *(f"-X {at}.{name}={value}" for name, value in named)])
+
+
 MODULES = {
     "kubernetes": GoModule(_GO / "kubernetes", ldflags=_version_flags(_KUBERNETES)),
     "etcd": GoModule(_GO / "etcd"),
     "coredns": GoModule(_GO / "coredns"),
     "cni": GoModule(_GO / "cni"),
     "helm": GoModule(_GO / "helm"),
+    "istio": GoModule(_GO / "istio", ldflags=_istio_flags(_ISTIO)),
     "streaming": GoModule(_GO / "streaming", "."),
     "http-peer": GoModule(_ROOT / "tests" / "peers" / "http", "."),
 }
