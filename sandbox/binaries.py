@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -21,14 +22,16 @@ _ISTIO = "1.31.0"  # what the pinned commit is on the way to; istioctl and istio
 
 @dataclass(frozen=True, slots=True)
 class GoModule:
-    """``packages`` is what ``go build`` is told; "tool" means all tools that go.mod names."""
+    """``packages`` is what ``go build`` is told; "tool" means all tools that go.mod names.
+    ``files`` are kept beside the programs: (module, path in it)."""
 
     source: Path
     packages: str = "tool"
     ldflags: str = "-s -w"
+    files: tuple[tuple[str, str], ...] = ()
 
     def digest(self) -> str:
-        made = hashlib.sha256(self.ldflags.encode())
+        made = hashlib.sha256("".join((self.ldflags, *map(str, self.files))).encode())
         for path in sorted(self.source.rglob("*.go")) + sorted(self.source.glob("go.*")):
             made.update(path.name.encode() + path.read_bytes())
         return made.hexdigest()[:16]
@@ -53,7 +56,11 @@ MODULES = {
     "coredns": GoModule(_GO / "coredns"),
     "cni": GoModule(_GO / "cni"),
     "helm": GoModule(_GO / "helm"),
-    "istio": GoModule(_GO / "istio", ldflags=_istio_flags(_ISTIO)),
+    "istio": GoModule(
+        _GO / "istio",
+        ldflags=_istio_flags(_ISTIO),
+        files=(("istio.io/istio", "tools/packaging/common/envoy_bootstrap.json"),),
+    ),
     "streaming": GoModule(_GO / "streaming", "."),
     "http-peer": GoModule(_ROOT / "tests" / "peers" / "http", "."),
 }
@@ -78,7 +85,15 @@ def build(module: str) -> None:
     fresh.mkdir(parents=True)
     command = ["go", "build", "-trimpath", "-ldflags", what.ldflags, "-o", f"{fresh}/"]
     subprocess.run([*command, what.packages], cwd=what.source, check=True)
+    for module, path in what.files:
+        shutil.copy(_module_dir(what.source, module) / path, fresh)
     fresh.rename(target)
+
+
+def _module_dir(source: Path, module: str) -> Path:
+    asked = ["go", "list", "-m", "-f", "{{.Dir}}", module]
+    found = subprocess.run(asked, cwd=source, check=True, capture_output=True, text=True)
+    return Path(found.stdout.strip())
 
 
 def _folder(module: str) -> Path:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandbox.images import search_path
+from sandbox.images import files, search_path
 from sandbox.node import Node
 from sandbox.pod import Container, PodSpec
 
@@ -27,8 +27,10 @@ echo "$SG_BINDS" | while IFS=: read -r source target; do
 done
 sysctl -qw net.ipv4.ip_unprivileged_port_start=0 2>/dev/null ||
   echo 0 > /proc/sys/net/ipv4/ip_unprivileged_port_start
-unset SG_CGROUP SG_HOSTNAME SG_BINDS
-exec "$@"
+user=$SG_USER
+unset SG_CGROUP SG_HOSTNAME SG_BINDS SG_USER
+[ "$user" = 0 ] && exec "$@"
+exec setpriv --reuid="$user" --regid="$user" --clear-groups --inh-caps=-all -- "$@"
 """
 
 
@@ -54,10 +56,12 @@ def start(place: Place, pod: PodSpec, container: Container) -> subprocess.Popen[
         **container.env,
         "SG_CGROUP": str(_cgroup(place.node, pod, container) or ""),
         "SG_HOSTNAME": place.node.name if pod.host_network else pod.hostname,
+        "SG_USER": str(container.user),
         "SG_BINDS": "\n".join(f"{a}:{b}" for a, b in _binds(place, pod, container)),
     }
     uts = ["--uts", "--mount", "--propagation", "private"]
     with (base / "log").open("ab") as log:
+        os.fchmod(log.fileno(), 0o666)  # whoever it runs as may open /dev/stdout
         return subprocess.Popen(
             [*place.node.enter(place.netns), "unshare", *uts,
              "/bin/sh", "-c", _ENTER, "sh", *container.command],
@@ -83,6 +87,7 @@ def write_volumes(place: Place, pod: PodSpec) -> None:
     for volume in pod.volumes:
         folder = place.directory / "volumes" / volume.name
         folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o777)
         for path, content in volume.files.items():
             target = folder / path
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -100,6 +105,7 @@ def _binds(place: Place, pod: PodSpec, container: Container) -> list[tuple[str, 
     for name in ("hosts", "resolv.conf"):
         if (place.directory / name).exists():
             binds.append((str(place.directory / name), f"/etc/{name}"))
+    binds += [(str(file), path) for path, file in files(container.image).items()]
     volumes = {volume.name: volume for volume in pod.volumes}
     for mount in container.mounts:
         volume = volumes[mount.volume]

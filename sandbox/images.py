@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
+from l7_proxy_ext.supervisor import envoy_binary
 from sandbox.binaries import binary
 
 _ROOT = Path(__file__).parent.parent
 _PYTHON = _ROOT / ".venv" / "bin" / "python"
+_BOOTSTRAP = "/var/lib/istio/envoy/envoy_bootstrap_tmpl.json"
 _OURS = frozenset({"agent", "operator", "sidegate-agent", "sidegate-operator"})
 
 
@@ -28,6 +31,19 @@ def search_path(image: str, inherited: str) -> str:
     return f"{http_peer().parent}:{inherited}"
 
 
+def files(image: str) -> Mapping[str, Path]:
+    """What an image has at paths that its programs expect, by path in the container."""
+    names = {"proxyv2": "pilot-agent", "pilot": "pilot-discovery"}
+    if _name(image) not in names:
+        return {}
+    program = names[_name(image)]
+    found = {f"/usr/local/bin/{program}": binary("istio", program)}
+    if program == "pilot-agent":
+        found["/usr/local/bin/envoy"] = envoy_binary()
+        found[_BOOTSTRAP] = binary("istio", "envoy_bootstrap.json")
+    return found
+
+
 def command(image: str, arguments: tuple[str, ...], has_command: bool) -> tuple[str, ...]:
     """What to run for an image; its arguments follow. Raises UnknownImage."""
     if has_command:
@@ -37,6 +53,10 @@ def command(image: str, arguments: tuple[str, ...], has_command: bool) -> tuple[
             return (str(http_peer()), "serve", "--http", ":8080", *arguments)
         case "sidegate.test", "client":
             return ("sleep", "infinity")
+        case _, "proxyv2":
+            return ("/usr/local/bin/pilot-agent", *arguments)
+        case _, "pilot":
+            return ("/usr/local/bin/pilot-discovery", *arguments)
         case _, "coredns":
             return (str(binary("coredns", "coredns")), *arguments)
         case _, "kafka":

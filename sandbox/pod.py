@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,10 @@ from sandbox import images
 from sandbox.volumes import BadPod, Find, Volume, data_of, parse_volume
 
 __all__ = ["BadPod", "Container", "Find", "Mount", "PodSpec", "parse_pod"]
+
+
+# No container is limited here: its limits are what the node has (API: ResourceFieldSelector).
+_NODE_HAS = {"cpu": str(os.cpu_count()), "memory": str(8 << 30), "ephemeral-storage": str(8 << 30)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +28,9 @@ class Mount:
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """``probes`` are the manifest's, by ``readiness``, ``liveness`` and ``startup``."""
+    """``probes`` are the manifest's, by ``readiness``, ``liveness`` and ``startup``; ``user`` is 0
+    for root; ``stays``: an init container that goes on beside the others (a native sidecar);
+    ``post_start`` is run in it once it has started, and the next one waits for that."""
 
     name: str
     image: str
@@ -32,6 +39,9 @@ class Container:
     mounts: tuple[Mount, ...]
     probes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     ports: Mapping[str, int] = field(default_factory=dict)
+    user: int = 0
+    stays: bool = False
+    post_start: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +150,9 @@ def _container(
         tuple(mounts),
         {kind: item[f"{kind}Probe"] for kind in names if item.get(f"{kind}Probe")},
         {p["name"]: p["containerPort"] for p in item.get("ports") or [] if p.get("name")},
+        int((item.get("securityContext") or {}).get("runAsUser") or 0),
+        item.get("restartPolicy") == "Always",
+        tuple((item.get("lifecycle") or {}).get("postStart", {}).get("exec", {}).get("command", ())),
     )
 
 
@@ -157,6 +170,8 @@ def _value(
     if "valueFrom" not in item:
         return str(item.get("value", ""))
     source = item["valueFrom"]
+    if resource := (source.get("resourceFieldRef") or {}).get("resource"):
+        return _NODE_HAS[resource.rpartition(".")[2]]
     if field_path := (source.get("fieldRef") or {}).get("fieldPath"):
         if field_path in fields:
             return fields[field_path]

@@ -27,8 +27,9 @@ def waiting(manifest: Mapping[str, Any], why: str) -> dict[str, Any]:
 def status(manifest: Mapping[str, Any], pod: RunningPod, node: Node) -> dict[str, Any]:
     containers = [_container(each, pod.states.get(each.name)) for each in pod.spec.containers]
     init = [_container(each, pod.states.get(each.name)) for each in pod.spec.init]
-    ready = all(each["ready"] for each in containers)
-    initialized = all("terminated" in each["state"] for each in init)
+    beside = [one for one, each in zip(init, pod.spec.init, strict=True) if each.stays]
+    ready = all(each["ready"] for each in [*containers, *beside])
+    initialized = all(one["started"] or "terminated" in one["state"] for one in init)
     held = {c["type"]: c for c in (manifest.get("status") or {}).get("conditions") or []}
     conditions = [held["PodScheduled"]] if "PodScheduled" in held else []
     for kind, holds in (("Initialized", initialized), ("ContainersReady", ready), ("Ready", ready)):
@@ -68,7 +69,7 @@ def _container(each: Container, state: ContainerState | None) -> dict[str, Any]:
         "imageID": each.image,
         "containerID": f"sandbox://{state.pid if state else 0}",
         "ready": bool(state and state.ready),
-        "started": bool(state and state.exit_code is None),
+        "started": bool(state and state.exit_code is None and state.up),
         "restartCount": state.restarts if state else 0,
         "state": current,
     }

@@ -26,19 +26,22 @@ log = structlog.get_logger(__name__)
 
 _BACK_OFF = (0.2, 0.5, 1, 2, 5, 10)
 _MOST_GRACE = 3.0
+_LOOK_SECONDS = 0.05
 
 PodKey = tuple[str, str]  # namespace, name
 
 
 @dataclass(slots=True)
 class ContainerState:
-    """``exit_code`` is None while it runs; times are of ``time.time()``."""
+    """``exit_code`` is None while it runs; times are of ``time.time()``; ``up``: its startup probe
+    has passed, and what is to run after its start."""
 
     pid: int = 0
     started: float = 0.0
     exit_code: int | None = None
     restarts: int = 0
     ready: bool = False
+    up: bool = False
 
 
 @dataclass(slots=True)
@@ -120,8 +123,11 @@ class PodRunner:
             return
         for task in pod.tasks:
             task.cancel()
-        pids = [state.pid for state in pod.states.values() if state.exit_code is None]
-        await asyncio.to_thread(_end_sessions, pids, min(grace, pod.spec.grace))
+        grace = min(grace, pod.spec.grace)
+        for group in (pod.spec.containers, pod.spec.init):  # what stays beside the others goes last
+            states = [state for each in group if (state := pod.states.get(each.name))]
+            pids = [state.pid for state in states if state.exit_code is None]
+            await asyncio.to_thread(_end_sessions, pids, grace)
         for each in (*pod.spec.init, *pod.spec.containers):
             container.end_rest(pod.place, pod.spec, each)
         if pod.attachment:
@@ -146,13 +152,27 @@ class PodRunner:
 
     async def _run(self, pod: RunningPod) -> None:
         for each in pod.spec.init:
+            if each.stays:
+                self._begin(pod, each, "Always")
+                await self._until_up(pod, each)
+                continue
             await self._supervise(pod, each, "OnFailure")
             if pod.states[each.name].exit_code:
                 return
         for each in pod.spec.containers:
-            pod.states[each.name] = ContainerState()
-            task = asyncio.create_task(self._supervise(pod, each, pod.spec.restart))
-            pod.tasks += [task, asyncio.create_task(self._probe(pod, each))]
+            self._begin(pod, each, pod.spec.restart)
+            if each.post_start:
+                await self._until_up(pod, each)
+
+    def _begin(self, pod: RunningPod, each: Container, restart: str) -> None:
+        pod.states[each.name] = ContainerState()
+        pod.tasks.append(asyncio.create_task(self._supervise(pod, each, restart)))
+        pod.tasks.append(asyncio.create_task(self._probe(pod, each)))
+
+    async def _until_up(self, pod: RunningPod, each: Container) -> None:
+        """The next container waits for it (Kubernetes documentation, "Sidecar Containers")."""
+        while not pod.states[each.name].up:
+            await asyncio.sleep(_LOOK_SECONDS)
 
     async def _supervise(self, pod: RunningPod, each: Container, restart: str) -> None:
         """Until it ended for good."""
@@ -160,11 +180,14 @@ class PodRunner:
         for attempt in range(1_000_000):
             process = container.start(pod.place, pod.spec, each)
             state.pid, state.started, state.exit_code = process.pid, time.time(), None
+            if each.post_start:
+                await self._post_start(pod, each)
+            state.up = "startup" not in each.probes
             state.ready = not {"readiness", "startup"} & each.probes.keys()
             self._report(pod)
             code = await processes.ended(process)
             container.end_rest(pod.place, pod.spec, each)
-            state.exit_code, state.ready = code, False
+            state.exit_code, state.ready, state.up = code, False, False
             ended = restart == "Never" or (restart == "OnFailure" and code == 0)
             self._report(pod)
             if ended:
@@ -172,6 +195,10 @@ class PodRunner:
             log.info("container restarts", pod=pod.spec.name, container=each.name, code=code)
             await asyncio.sleep(_BACK_OFF[min(attempt, len(_BACK_OFF) - 1)])
             state.restarts += 1
+
+    async def _post_start(self, pod: RunningPod, each: Container) -> None:
+        command = container.enter(pod.states[each.name].pid, each.post_start, each.env)
+        await processes.ended(await asyncio.to_thread(subprocess.Popen, command))
 
     async def _probe(self, pod: RunningPod, each: Container) -> None:
         """Ready as its probes say; what fails its startup or liveness probe is ended, to be
@@ -188,7 +215,8 @@ class PodRunner:
                     if time.time() > state.started + patience_of(probes["startup"]):
                         await self._end(pod, each, "startup")
                     continue
-                up, failures = state.pid, 0
+                up, failures, state.up = state.pid, 0, True
+                self._report(pod)
                 due = time.time() + period_of(probes.get("liveness", {}))
             ready = "readiness" not in probes or await self._holds(pod, each, "readiness")
             if ready != state.ready:

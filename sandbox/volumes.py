@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,11 +19,13 @@ class BadPod(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """``host_path`` is a directory of the node; otherwise it has ``files``, by relative path."""
+    """``host_path`` is a directory of the node; ``csi`` the volume source that a driver publishes;
+    otherwise it has ``files``, by relative path."""
 
     name: str
     files: Mapping[str, bytes] = field(default_factory=dict)
     host_path: str = ""
+    csi: Mapping[str, Any] = field(default_factory=dict)
 
 
 def parse_volume(
@@ -32,6 +35,8 @@ def parse_volume(
     name = volume.get("name", "")
     if host := volume.get("hostPath"):
         return Volume(name, host_path=host.get("path", ""))
+    if csi := volume.get("csi"):
+        return Volume(name, csi=csi)
     if projected := volume.get("projected"):
         files: dict[str, bytes] = {}
         for source in projected.get("sources") or []:
@@ -75,6 +80,15 @@ def data_of(kind: str, namespace: str, name: str, find: Find) -> dict[str, bytes
     }
 
 
+def _downward(item: Mapping[str, Any], fields: Mapping[str, str]) -> str:
+    """``metadata.labels`` and ``metadata.annotations`` are a line for each, quoted."""
+    path = (item.get("fieldRef") or {}).get("fieldPath", "")
+    if path not in ("metadata.labels", "metadata.annotations"):
+        return fields.get(path, "")
+    named = {k[len(path) + 2 : -2]: v for k, v in fields.items() if k.startswith(f"{path}[")}
+    return "\n".join(f"{name}={json.dumps(value)}" for name, value in sorted(named.items()))
+
+
 def _source(
     source: Mapping[str, Any], namespace: str, fields: Mapping[str, str], find: Find
 ) -> dict[str, bytes]:
@@ -91,7 +105,7 @@ def _source(
         return {one["path"]: str(((token or {}).get("data") or {}).get("token", "")).encode()}
     if one := source.get("downwardAPI"):
         return {
-            item["path"]: fields.get((item.get("fieldRef") or {}).get("fieldPath", ""), "").encode()
+            item["path"]: _downward(item, fields).encode()
             for item in one.get("items") or []
         }
     return {}  # emptyDir, and what has no files
