@@ -9,7 +9,7 @@ PY := .venv/bin/python
 STEP := tools/step
 RUN_ARGS ?=
 TEST_ARGS ?=
-PROTO := sidegate_api/policy/v1/policy.proto
+PROTO := $(wildcard sidegate_api/*/v1/*.proto)
 
 .PHONY: build run test test-unit lint format bench clean lock help
 build: build/apt .venv/installed build/proto build/bpf build/module build/cni build/peers build/kafka ## build all

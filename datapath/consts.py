@@ -35,6 +35,14 @@ class Verdict(enum.IntEnum):
     REDIRECTED = 4
 
 
+class Enforcer(enum.IntEnum):
+    """Who judges what policy sends to L7. Without an entry: the node's Envoy."""
+
+    NODE = 1
+    SIDECAR = 2
+    UNPROVEN = 3
+
+
 class DropReason(enum.IntEnum):
     NONE = 0
     POLICY_DENIED = 1
@@ -51,6 +59,8 @@ class DropReason(enum.IntEnum):
     HAIRPIN = 12
     NO_BACKEND = 13
     INVALID_DESTINATION = 14
+    SIDECAR_LEASE = 15
+    NOT_SIDECAR = 16
 
     @property
     def text(self) -> str:

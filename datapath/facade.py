@@ -23,6 +23,7 @@ from datapath.codec import (
     tuple_fields,
 )
 from datapath.consts import COUNTER_SLOTS, IDENTITY_WORLD, DropReason, EndpointFlag, Verdict
+from datapath.enforcers import Enforcers
 from datapath.policy_map import PolicyMap
 from datapath.programs import Programs
 from datapath.ring import EventRing
@@ -55,6 +56,9 @@ class Datapath:
         self._policy = PolicyMap(
             self._maps["policy"], self._maps["endpoint_flags"], config.proxy_ports
         )
+        self.enforcers = Enforcers(
+            self._maps["leases"], self._maps["enforcers"], self._maps["proxy_cgroups"]
+        )
         self._ring = EventRing(self._maps["events"].fd, self._maps["events"].max_entries)
         # A lookup in the kernel's map is by longest prefix, so exact entries are kept here.
         self._ipcache = {prefix_of(k): v for k, v in self._maps["ipcache"].items()}
@@ -86,6 +90,7 @@ class Datapath:
         self._programs.detach(endpoint.ifindex)
         self._maps["endpoints"].delete(endpoint.ifindex.to_bytes(4, "little"))
         self._policy.forget(endpoint.id)
+        self.enforcers.forget(endpoint.id)
 
     def endpoints(self) -> list[Endpoint]:
         return [

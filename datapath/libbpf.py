@@ -18,10 +18,12 @@ _SYS_BPF = {"x86_64": 321, "aarch64": 280}[platform.machine()]
 
 _MAP_LOOKUP_ELEM, _MAP_UPDATE_ELEM, _MAP_DELETE_ELEM, _MAP_GET_NEXT_KEY = 1, 2, 3, 4
 _OBJ_PIN, _OBJ_GET = 6, 7
+_MAP_CREATE, _MAP_GET_FD_BY_ID = 0, 14
 _OBJ_GET_INFO_BY_FD = 15
 _MAP_LOOKUP_BATCH = 24
 _LINK_CREATE, _LINK_UPDATE, _LINK_DETACH = 28, 29, 34
 _HASH, _LRU_HASH = 1, 9  # their batches are told apart by bucket
+_ARRAY, _F_MMAPABLE = 2, 1 << 10
 _BATCH = 4096
 
 TCX_INGRESS, TCX_EGRESS = 46, 47
@@ -74,6 +76,19 @@ def get_pinned(path: Path) -> int:
     fd = _bpf(_OBJ_GET, attributes, f"open {path.name}")
     del keep
     return fd
+
+
+def create_array(value_bytes: int, entries: int, *, mappable: bool = False) -> int:
+    """A new array map, as a descriptor. Raises BpfError."""
+    flags = _F_MMAPABLE if mappable else 0
+    return _bpf(
+        _MAP_CREATE, struct.pack("<IIIII", _ARRAY, 4, value_bytes, entries, flags), "a new map"
+    )
+
+
+def map_by_id(number: int) -> int:
+    """The map that the kernel gave this number, as a descriptor. Raises BpfError."""
+    return _bpf(_MAP_GET_FD_BY_ID, struct.pack("<III", number, 0, 0), f"map {number}")
 
 
 def create_link(program: int, target: int, hook: int, flags: int = 0) -> int:

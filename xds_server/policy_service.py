@@ -12,7 +12,7 @@ import structlog
 
 from sidegate_api.policy.v1 import policy_pb2 as pb
 from sidegate_api.policy.v1 import policy_pb2_grpc as pb_grpc
-from xds_server.policy_stream import PolicyHub, PolicySession
+from xds_server.policy_stream import PolicyHub, PolicySession, Sidecar
 
 log = structlog.get_logger(__name__)
 
@@ -20,13 +20,17 @@ PROTOCOL_VERSION = 1
 
 
 class PolicyService(pb_grpc.PolicyServiceServicer):
+    """Of the node's Envoy, or of one ``sidecar``: whoever speaks there is taken for that pod."""
+
     def __init__(
         self,
         hub: PolicyHub,
         on_verdicts: Callable[[pb.VerdictBatch], None],
         counters: Counter[str],
+        sidecar: Sidecar | None = None,
     ) -> None:
         self._hub = hub
+        self._sidecar = sidecar
         self._on_verdicts = on_verdicts
         self._counters = counters
 
@@ -44,7 +48,10 @@ class PolicyService(pb_grpc.PolicyServiceServicer):
                 f"{PROTOCOL_VERSION}: upgrade the agent before the module",
             )
         awake = asyncio.Event()
-        session = self._hub.connect(first.hello, awake.set)
+        if (first.hello.kind == pb.MODULE_KIND_SIDECAR) != (self._sidecar is not None):
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, "Hello.kind: another socket's")
+            return
+        session = self._hub.connect(first.hello, awake.set, self._sidecar)
         log.info("module connected", node=first.hello.node, version=first.hello.module_version)
         acks = asyncio.create_task(self._take_acks(requests, session))
         acks.add_done_callback(lambda _: awake.set())
@@ -67,6 +74,9 @@ class PolicyService(pb_grpc.PolicyServiceServicer):
         self, requests: AsyncIterator[pb.PolicyRequest], session: PolicySession
     ) -> None:
         async for request in requests:
+            if request.WhichOneof("message") == "peers":
+                self._hub.meet(session, request.peers.addresses)
+                continue
             session.acknowledge(request.ack)
             for error in request.ack.errors:
                 self._counters["policy_nacks"] += 1
@@ -88,12 +98,20 @@ class PolicyService(pb_grpc.PolicyServiceServicer):
             self._counters["verdict_batches"] += 1
             self._counters["verdict_records"] += len(batch.records)
             self._counters["verdicts_lost"] += batch.lost
+            if self._sidecar:  # it speaks of its own pod only
+                own = self._sidecar.endpoint_id
+                kept = [each for each in batch.records if each.endpoint_id in (0, own)]
+                batch = pb.VerdictBatch(node=batch.node, records=kept, lost=batch.lost)  # noqa: PLW2901
             self._on_verdicts(batch)
         return pb.VerdictSummary(received=received)
 
     def clients(self) -> list[dict[str, Any]]:
         return [
-            {"node": s.hello.node, "kind": "module", "version": s.hello.module_version}
+            {
+                "node": s.hello.node,
+                "kind": "sidecar" if s.sidecar else "module",
+                "version": s.hello.module_version,
+            }
             for s in self._hub.sessions
         ]
 
@@ -104,7 +122,11 @@ class PolicyService(pb_grpc.PolicyServiceServicer):
                 "endpoint_id": endpoint_id,
                 "revision": policy.revision,
                 "acked": bool(sessions)
-                and all(s.acked.get(endpoint_id) == policy.revision for s in sessions),
+                and all(
+                    s.acked.get(endpoint_id) == policy.revision
+                    for s in sessions
+                    if s.concerns(endpoint_id)
+                ),
                 "errors": [
                     {"node": s.hello.node, "rule": e.rule, "message": e.message}
                     for s in sessions

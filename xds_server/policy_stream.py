@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from sidegate_api.policy.v1 import policy_pb2 as pb
 
+_ADDRESS_BYTES = 16
 
-@dataclass(slots=True)
+
+@dataclass(frozen=True, slots=True)
+class Sidecar:
+    """``peer`` says who an address (16 bytes) is now."""
+
+    endpoint_id: int
+    peer: Callable[[bytes], pb.Peer]
+
+
+@dataclass(slots=True, eq=False)
 class PolicySession:
     """One module's stream, without I/O.
 
     The first response is the full set, later ones hold what changed since the one before.
     ``acked`` and ``errors`` are by endpoint id; a refused policy is in force nowhere.
+
+    ``sidecar`` is set for a pod's own proxy, which is told of that endpoint alone, not before it
+    has a policy: an empty set would end what an earlier agent has allowed. It asks for ``peers``.
     """
 
     policies: Mapping[int, pb.EndpointPolicy]
@@ -26,19 +39,34 @@ class PolicySession:
     acked: dict[int, int] = field(default_factory=dict)
     errors: dict[int, pb.EndpointError] = field(default_factory=dict)
     ready: bool = False
+    sidecar: Sidecar | None = None
+    peers: set[bytes] = field(default_factory=set)
+
+    def concerns(self, endpoint_id: int) -> bool:
+        """Whether it is told of this endpoint."""
+        return self.sidecar is None or self.sidecar.endpoint_id == endpoint_id
+
+    def tell_peers(self, addresses: Iterable[bytes]) -> None:
+        """These are to be told, or told anew."""
+        self.peers.update(addresses)
+        self.wake()
 
     def change(self, endpoint_id: int) -> None:
         """Something about this endpoint is to be told."""
-        self.changed.add(endpoint_id)
-        self.wake()
+        if self.concerns(endpoint_id):
+            self.changed.add(endpoint_id)
+            self.wake()
 
     def response(self) -> pb.PolicyResponse | None:
         """The next message to the module; None when it knows everything."""
         full = self.nonce == 0
-        if not (full or self.changed):
+        if not (full or self.changed or self.peers):
             return None
-        ids = sorted(self.policies if full else self.changed)
+        if full and self.sidecar and self.sidecar.endpoint_id not in self.policies:
+            return None
+        ids = sorted(filter(self.concerns, self.policies if full else self.changed))
         self.changed.clear()
+        asked, self.peers = self.peers, set()
         self.nonce += 1
         upserts = [self.policies[i] for i in ids if i in self.policies]
         self.pending[self.nonce] = {p.endpoint_id: p.revision for p in upserts}
@@ -47,7 +75,11 @@ class PolicySession:
             self.acked.pop(endpoint_id, None)
             self.errors.pop(endpoint_id, None)
         return pb.PolicyResponse(
-            nonce=self.nonce, full=full, upserts=upserts, removed_endpoint_ids=removed
+            nonce=self.nonce,
+            full=full,
+            upserts=upserts,
+            removed_endpoint_ids=removed,
+            peers=[self.sidecar.peer(address) for address in sorted(asked)] if self.sidecar else (),
         )
 
     def acknowledge(self, ack: pb.Ack) -> None:
@@ -75,6 +107,7 @@ class PolicyHub:
         self.policies: dict[int, pb.EndpointPolicy] = {}
         self.sessions: list[PolicySession] = []
         self._progress = asyncio.Event()
+        self._met: dict[bytes, list[PolicySession]] = {}
 
     def publish(self, policy: pb.EndpointPolicy) -> None:
         self.policies[policy.endpoint_id] = policy
@@ -84,13 +117,41 @@ class PolicyHub:
         if self.policies.pop(endpoint_id, None) is not None:
             self._tell(endpoint_id)
 
-    def connect(self, hello: pb.Hello, wake: Callable[[], None]) -> PolicySession:
-        session = PolicySession(self.policies, hello, wake)
+    def connect(
+        self, hello: pb.Hello, wake: Callable[[], None], sidecar: Sidecar | None = None
+    ) -> PolicySession:
+        session = PolicySession(self.policies, hello, wake, sidecar=sidecar)
         self.sessions.append(session)
         return session
 
+    def meet(self, session: PolicySession, addresses: Iterable[bytes]) -> None:
+        """A sidecar asks who these are; it is told whenever that changes. Raises ValueError."""
+        if session.sidecar is None:
+            raise ValueError("PeerQuery: of a sidecar's module only")
+        for address in addresses:
+            if len(address) != _ADDRESS_BYTES:
+                raise ValueError(f"PeerQuery.addresses: {address!r} is not {_ADDRESS_BYTES} bytes")
+            others = self._met.setdefault(address, [])
+            if session not in others:
+                others.append(session)
+            session.tell_peers((address,))
+
+    def readdress(self, address: bytes) -> None:
+        """An address may have another owner: whoever has met it is told."""
+        for session in self._met.get(address, ()):
+            session.tell_peers((address,))
+
+    def readdress_all(self) -> None:
+        """As :meth:`readdress`, of every address that somebody has met."""
+        for address in self._met:
+            self.readdress(address)
+
     def disconnect(self, session: PolicySession) -> None:
         self.sessions.remove(session)
+        for address in [each for each, others in self._met.items() if session in others]:
+            self._met[address].remove(session)
+            if not self._met[address]:
+                del self._met[address]
         self.progress()
 
     def progress(self) -> None:
@@ -101,7 +162,12 @@ class PolicyHub:
     async def acknowledged(self, endpoint_id: int, revision: int, seconds: float) -> bool:
         """Whether every connected module enforces this revision, or a later one, in time."""
         return await self._until(
-            lambda: all(s.acked.get(endpoint_id, -1) >= revision for s in self.sessions), seconds
+            lambda: all(
+                s.acked.get(endpoint_id, -1) >= revision
+                for s in self.sessions
+                if s.concerns(endpoint_id)
+            ),
+            seconds,
         )
 
     async def ready(self, node: str, seconds: float) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from xds_server.ads import AdsService
 from xds_server.cache import ResourceCache
 from xds_server.policy_proto import endpoint_policy
 from xds_server.policy_service import PolicyService
-from xds_server.policy_stream import PolicyHub
+from xds_server.policy_stream import PolicyHub, PolicySession, Sidecar
+
+Prefix = IPv4Network | IPv6Network
 
 _SUN_PATH_MAX = 107  # bytes of a Unix socket's path (unix(7))
 
@@ -37,6 +40,7 @@ class XdsServer:
         self._cache = ResourceCache()
         self._hub = PolicyHub()
         self._ads = AdsService(self._cache, self._hub, self.counters)
+        self._on_verdicts = on_verdicts
         self._policies = PolicyService(self._hub, on_verdicts, self.counters)
         self._server: grpc.aio.Server | None = None
 
@@ -67,6 +71,34 @@ class XdsServer:
             await self._server.stop(grace=0.1)
             self._server = None
             self._path.unlink(missing_ok=True)
+
+    async def serve_sidecar(self, path: str, sidecar: Sidecar) -> grpc.aio.Server:
+        """The policy stream of one pod's own proxy, on a socket of its own. Raises OSError.
+
+        Whoever stops the server ends its streams; the proxy keeps what it has.
+        """
+        server = grpc.aio.server()
+        service = PolicyService(self._hub, self._on_verdicts, self.counters, sidecar)
+        pb_grpc.add_PolicyServiceServicer_to_server(service, server)
+        try:
+            server.add_insecure_port(f"unix:{path}")
+        except RuntimeError as error:
+            raise OSError(f"{path}: cannot listen: {error}") from error
+        await server.start()
+        return server
+
+    def readdress(self, prefixes: Iterable[Prefix]) -> None:
+        """These have other owners now: sidecars that have met them are told."""
+        for prefix in prefixes:
+            if prefix.num_addresses > 1:
+                self._hub.readdress_all()
+                return
+            self._hub.readdress(mapped(prefix.network_address))
+
+    def sidecar(self, endpoint_id: int) -> PolicySession | None:
+        """The stream of a pod's own proxy; None while there is none."""
+        return next((s for s in self._hub.sessions
+                     if s.sidecar and s.sidecar.endpoint_id == endpoint_id), None)  # fmt: skip
 
     def set_resources(self, type_url: str, resources: Mapping[str, Message]) -> None:
         """Make these the only resources of the type. Raises ValueError for one of another type."""
@@ -109,3 +141,8 @@ class XdsServer:
             "policies": self._policies.policies(),
             "counters": dict(self.counters),
         }
+
+
+def mapped(address: IPv4Address | IPv6Address) -> bytes:
+    """16 bytes, IPv4 mapped into IPv6 (RFC 4291, section 2.5.5.2)."""
+    return address.packed if address.version == 6 else bytes(10) + b"\xff\xff" + address.packed

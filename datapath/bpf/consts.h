@@ -49,7 +49,14 @@ enum drop_reason {
     DROP_HAIRPIN = 12,             /* no hairpin device */
     DROP_NO_BACKEND = 13,          /* the Service has none that this flow could have */
     DROP_INVALID_DESTINATION = 14, /* a frame for an address that is not the endpoint's */
-    DROP_REASONS = 15,
+    DROP_SIDECAR_LEASE = 15,       /* L7-selected, and the pod's own proxy does not prove itself */
+    DROP_NOT_SIDECAR = 16,         /* L7-selected, and sent past the pod's own proxy */
+    DROP_REASONS = 17,
 };
+
+/* enforcers: who judges what policy sends to L7 */
+enum enforcer { ENFORCER_NODE = 1, ENFORCER_SIDECAR = 2, ENFORCER_UNPROVEN = 3 };
+
+#define LEASE_NS 1000000000ULL
 
 #define COUNTER_SLOTS 64 /* verdict * 16 + reason for drops; direction in the high bit */

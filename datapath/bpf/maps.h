@@ -39,6 +39,38 @@ struct {
     __uint(map_flags, BPF_F_NO_PREALLOC);
 } policy SEC(".maps");
 
+struct lease_map {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __type(key, __u32);
+    __uint(value_size, sizeof(struct lease));
+    __uint(max_entries, 1);
+    __uint(map_flags, BPF_F_MMAPABLE);
+};
+
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH_OF_MAPS);
+    __type(key, __u32); /* endpoint id */
+    __uint(max_entries, 4096);
+    __array(values, struct lease_map);
+} leases SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __type(key, struct enforcer_key);
+    __type(value, __u8);
+    __uint(max_entries, 16384);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+} enforcers SEC(".maps");
+
+/* The cgroup of the container that a pod's own proxy runs in. */
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __type(key, __u32); /* endpoint id */
+    __type(value, __u64);
+    __uint(max_entries, 4096);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+} proxy_cgroups SEC(".maps");
+
 struct {
     __uint(type, BPF_MAP_TYPE_LRU_HASH);
     __type(key, struct tuple);

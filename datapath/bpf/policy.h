@@ -8,6 +8,8 @@ struct judgement {
     __u8 enforced; /* a rule allowed it, not the want of rules */
     __u8 matched;  /* an entry is about it */
     __u8 conflict; /* redirects to different proxy ports, or to none: two L7 protocols */
+    __u8 sidecar;  /* the end's own proxy judges it at L7 */
+    __u8 reason;   /* of a denial that is not for want of a rule; 0 */
     __u16 proxy_port;
 };
 
@@ -81,6 +83,9 @@ deny:
     return 0;
 }
 
+static __always_inline void ask_sidecar(struct judgement *j, __u16 endpoint_id, __u8 direction,
+                                        const struct packet *p);
+
 /* An endpoint without flags has no policy yet: deny. */
 static __always_inline struct judgement judge(__u16 endpoint_id, __u8 direction, __u32 peer,
                                               const struct packet *p)
@@ -103,6 +108,10 @@ static __always_inline struct judgement judge(__u16 endpoint_id, __u8 direction,
     if (!j.matched &&
         (*flags & (direction == INGRESS ? INGRESS_DEFAULT_ALLOW : EGRESS_DEFAULT_ALLOW)))
         j.action = ACTION_ALLOW;
+    if (j.action == ACTION_REDIRECT) {
+        ask_sidecar(&j, endpoint_id, direction, p);
+        return j;
+    }
     if (j.action == ACTION_DENY &&
         (*flags & (direction == INGRESS ? INGRESS_AUDIT : EGRESS_AUDIT))) {
         j.action = ACTION_ALLOW;

@@ -35,6 +35,7 @@
 #include "events.h"
 #include "conntrack.h"
 #include "policy.h"
+#include "sidecar.h"
 #include "redirect.h"
 
 char _license[] SEC("license") = "GPL";
@@ -73,6 +74,15 @@ static __always_inline int redirect(struct __sk_buff *skb, struct packet *p, str
         report(p, r);
     }
     return TCX_PASS;
+}
+
+/* A proxy that proves itself again goes on where it was, so what it has is not forgotten. */
+static __always_inline int deny(struct packet *p, struct report *r, const struct judgement *j)
+{
+    if (j->reason)
+        return drop(p, r, j->reason);
+    forget(p);
+    return drop(p, r, DROP_POLICY_DENIED);
 }
 
 static __always_inline struct config *find_config(void)
@@ -122,17 +132,16 @@ static __always_inline int judge_sent(struct __sk_buff *skb, const struct endpoi
     if (is_neighbours(skb, p, ep, &dst))
         return speaks_for_itself(skb, ep) ? TCX_NEXT : drop(p, r, DROP_INVALID_SOURCE);
     out = judge(ep->id, EGRESS, dst.identity, p);
-    if (out.action == ACTION_DENY) {
-        forget(p);
-        return drop(p, r, DROP_POLICY_DENIED);
-    }
+    if (out.action == ACTION_DENY)
+        return deny(p, r, &out);
+    if (out.sidecar && !is_of_proxy(skb, p, ep->id, find_forward(p, EGRESS)))
+        return drop(p, r, DROP_NOT_SIDECAR);
     if (dst.endpoint_id)
         in = judge(dst.endpoint_id, INGRESS, ep->identity, p);
     if (in.action == ACTION_DENY) {
-        forget(p);
         r->direction = INGRESS;
         r->endpoint_id = dst.endpoint_id;
-        return drop(p, r, DROP_POLICY_DENIED);
+        return deny(p, r, &in);
     }
     if (out.action == ACTION_REDIRECT || in.action == ACTION_REDIRECT) {
         __u16 port = out.action == ACTION_REDIRECT ? out.proxy_port : in.proxy_port;
@@ -247,10 +256,8 @@ int to_endpoint(struct __sk_buff *skb)
     }
     /* A process of the host answers Envoy, which speaks with the pod's address. */
     turn = !c && src.identity == IDENTITY_HOST && is_for_upstream(skb, &p);
-    if (!turn && in.action == ACTION_DENY) {
-        forget(&p);
-        return drop(&p, &r, DROP_POLICY_DENIED);
-    }
+    if (!turn && in.action == ACTION_DENY)
+        return deny(&p, &r, &in);
     if (turn || in.action == ACTION_REDIRECT) {
         skb->mark &= ~MARK_MASK; /* its sender's; ours would say that it was judged */
         return to_hairpin(&p, &r);

@@ -82,6 +82,20 @@ struct fragment_value {
     __be16 dport;
 };
 
+/* Written by the module in a pod's own proxy, which has it mapped. */
+struct lease {
+    __u64 time; /* ktime, ns */
+    __u64 revision;
+};
+
+struct enforcer_key {
+    __u16 endpoint_id;
+    __u8 direction;
+    __u8 pad;
+    __be16 port; /* of the server; 0: any other */
+    __u16 pad2;
+};
+
 /* config[0] */
 struct config {
     __u32 hairpin_ifindex;

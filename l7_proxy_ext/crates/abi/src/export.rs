@@ -133,6 +133,10 @@ macro_rules! export {
                     filter.on_complete(envoy)
                 })
             }
+            envoy_dynamic_module_on_http_filter_scheduled(
+                envoy: EnvoyPtr, filter: ModulePtr, _event: u64) -> () {
+                http::on_scheduled(envoy, filter.cast_mut().cast())
+            }
             envoy_dynamic_module_on_http_filter_destroy(filter: ModulePtr) -> () {
                 module::destroy::<http::Filter>(filter)
             }
@@ -185,7 +189,6 @@ macro_rules! export {
             envoy_dynamic_module_on_http_filter_per_route_config_new
             envoy_dynamic_module_on_http_filter_request_trailers
             envoy_dynamic_module_on_http_filter_response_trailers
-            envoy_dynamic_module_on_http_filter_scheduled
         }
     };
 }

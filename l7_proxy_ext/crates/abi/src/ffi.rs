@@ -65,6 +65,11 @@ pub type EventCallback = unsafe extern "C" fn(*mut c_void);
 pub const REQUEST_HEADER: u32 = 0;
 pub const RESPONSE_HEADER: u32 = 2;
 pub const ATTRIBUTE_REQUEST_PROTOCOL: u32 = 10;
+pub const ATTRIBUTE_SOURCE_ADDRESS: u32 = 24;
+pub const ATTRIBUTE_DESTINATION_ADDRESS: u32 = 26;
+pub const ATTRIBUTE_URI_SAN_PEER: u32 = 37;
+pub const ATTRIBUTE_UPSTREAM_ADDRESS: u32 = 41;
+pub const ATTRIBUTE_UPSTREAM_URI_SAN_PEER: u32 = 49;
 pub const LOG_INFO: u32 = 2;
 pub const LOG_WARN: u32 = 3;
 pub const LOG_ERROR: u32 = 4;
@@ -132,6 +137,10 @@ callbacks! {
         filter: EnvoyPtr, attribute: u32, value: *mut EnvoyBuffer) -> bool;
     fn envoy_dynamic_module_callback_http_filter_reset_stream(
         filter: EnvoyPtr, reason: u32, details: ModuleBuffer);
+    fn envoy_dynamic_module_callback_http_filter_scheduler_new(filter: EnvoyPtr) -> EnvoyPtr;
+    fn envoy_dynamic_module_callback_http_filter_scheduler_commit(scheduler: EnvoyPtr, event: u64);
+    fn envoy_dynamic_module_callback_http_filter_scheduler_delete(scheduler: EnvoyPtr);
+    fn envoy_dynamic_module_callback_http_filter_continue_decoding(filter: EnvoyPtr);
 
     fn envoy_dynamic_module_callback_bootstrap_extension_config_signal_init_complete(
         config: EnvoyPtr);

@@ -3,6 +3,7 @@
 use crate::ffi::{self, EnvoyBuffer, EnvoyPtr, ModuleHeader};
 use crate::guard::fail_closed;
 use std::cell::Cell;
+use std::net::SocketAddr;
 
 /// gRPC's PERMISSION_DENIED.
 pub const GRPC_PERMISSION_DENIED: &str = "7";
@@ -11,6 +12,8 @@ const GRPC_INTERNAL: &str = "13";
 /// Whether the exchange goes on.
 pub enum Next {
     Continue,
+    /// Hold the request until [`HttpFilter::on_scheduled`]; of a request's headers only.
+    Wait,
     /// A response has been sent, or the stream was reset.
     Stop,
 }
@@ -19,6 +22,10 @@ pub enum Next {
 pub trait HttpFilter {
     fn on_request_headers(&mut self, envoy: &Exchange) -> Next;
     fn on_response_headers(&mut self, _envoy: &Exchange) {}
+    /// A [`Waker`] of this exchange was called: `Continue` lets a request go that waits.
+    fn on_scheduled(&mut self, _envoy: &Exchange) -> Next {
+        Next::Continue
+    }
     /// A piece of a body, of either direction, is about to pass.
     fn on_body(&mut self, _envoy: &Exchange) -> Next {
         Next::Continue
@@ -80,16 +87,53 @@ impl Exchange {
 
     /// "HTTP/1.1", "HTTP/2".
     pub fn protocol(&self) -> &[u8] {
+        self.attribute(ffi::ATTRIBUTE_REQUEST_PROTOCOL)
+    }
+
+    /// Who connected, as `original_dst` and the PROXY protocol have it.
+    pub fn source(&self) -> Option<SocketAddr> {
+        self.address(ffi::ATTRIBUTE_SOURCE_ADDRESS)
+    }
+
+    /// Where the client connected to.
+    pub fn destination(&self) -> Option<SocketAddr> {
+        self.address(ffi::ATTRIBUTE_DESTINATION_ADDRESS)
+    }
+
+    /// The chosen backend; of an upstream filter only.
+    pub fn upstream(&self) -> Option<SocketAddr> {
+        self.address(ffi::ATTRIBUTE_UPSTREAM_ADDRESS)
+    }
+
+    /// The URI of the client's certificate; empty without one.
+    pub fn client_uri(&self) -> &[u8] {
+        self.attribute(ffi::ATTRIBUTE_URI_SAN_PEER)
+    }
+
+    /// The URI of the backend's certificate; empty without one.
+    pub fn upstream_uri(&self) -> &[u8] {
+        self.attribute(ffi::ATTRIBUTE_UPSTREAM_URI_SAN_PEER)
+    }
+
+    fn address(&self, attribute: u32) -> Option<SocketAddr> {
+        std::str::from_utf8(self.attribute(attribute)).ok()?.parse().ok()
+    }
+
+    fn attribute(&self, attribute: u32) -> &[u8] {
         let mut value = EnvoyBuffer::EMPTY;
         // SAFETY: as above.
         unsafe {
             ffi::envoy_dynamic_module_callback_http_filter_get_attribute_string(
-                self.envoy,
-                ffi::ATTRIBUTE_REQUEST_PROTOCOL,
-                &mut value,
+                self.envoy, attribute, &mut value,
             );
             value.bytes()
         }
+    }
+
+    /// What calls [`HttpFilter::on_scheduled`] on this exchange's worker, from any thread.
+    pub fn waker(&self) -> Waker {
+        // SAFETY: the pointer is Envoy's for this hook.
+        Waker(unsafe { ffi::envoy_dynamic_module_callback_http_filter_scheduler_new(self.envoy) })
     }
 
     /// Ends the exchange with a response of ours; Envoy puts it into gRPC's form for gRPC, where
@@ -131,6 +175,26 @@ impl Exchange {
     }
 }
 
+/// Calls an exchange back. It may outlive the exchange: Envoy forgets the call then.
+pub struct Waker(EnvoyPtr);
+
+// SAFETY: Envoy's schedulers are made to be committed from other threads.
+unsafe impl Send for Waker {}
+
+impl Waker {
+    pub fn wake(self) {
+        // SAFETY: alive until dropped.
+        unsafe { ffi::envoy_dynamic_module_callback_http_filter_scheduler_commit(self.0, 0) }
+    }
+}
+
+impl Drop for Waker {
+    fn drop(&mut self) {
+        // SAFETY: made by `Exchange::waker`, deleted once.
+        unsafe { ffi::envoy_dynamic_module_callback_http_filter_scheduler_delete(self.0) }
+    }
+}
+
 pub type Filter = Box<dyn HttpFilter>;
 
 /// # Safety
@@ -138,25 +202,38 @@ pub type Filter = Box<dyn HttpFilter>;
 pub unsafe fn on_request_headers(envoy: EnvoyPtr, filter: *mut Filter) -> u32 {
     const CONTINUE: u32 = 0;
     const STOP: u32 = 1;
+    const STOP_ALL_WATERMARK: u32 = 4;
     let envoy = Exchange::new(envoy);
-    let headers = fail_closed(
-        || unsafe { (*filter).on_request_headers(&envoy) },
-        || {
-            if !envoy.answered.get() {
-                envoy.respond(
-                    500,
-                    GRPC_INTERNAL,
-                    "Sidegate: internal fault, request denied\n",
-                    "sidegate_fault",
-                );
-            }
-            Next::Stop
-        },
-    );
-    match headers {
+    match judged(&envoy, || unsafe { (*filter).on_request_headers(&envoy) }) {
         Next::Continue => CONTINUE,
         Next::Stop => STOP,
+        Next::Wait => STOP_ALL_WATERMARK,
     }
+}
+
+/// # Safety
+/// Called by Envoy with pointers that are valid for this hook.
+pub unsafe fn on_scheduled(envoy: EnvoyPtr, filter: *mut Filter) {
+    let exchange = Exchange::new(envoy);
+    if let Next::Continue = judged(&exchange, || unsafe { (*filter).on_scheduled(&exchange) }) {
+        // SAFETY: the pointer is Envoy's for this hook.
+        unsafe { ffi::envoy_dynamic_module_callback_http_filter_continue_decoding(envoy) }
+    }
+}
+
+/// Runs a hook that judges a request; a fault denies it.
+fn judged(envoy: &Exchange, hook: impl FnOnce() -> Next) -> Next {
+    fail_closed(hook, || {
+        if !envoy.answered.get() {
+            envoy.respond(
+                500,
+                GRPC_INTERNAL,
+                "Sidegate: internal fault, request denied\n",
+                "sidegate_fault",
+            );
+        }
+        Next::Stop
+    })
 }
 
 /// # Safety
@@ -176,7 +253,7 @@ pub unsafe fn on_body(envoy: EnvoyPtr, filter: *mut Filter) -> u32 {
     );
     match next {
         Next::Continue => CONTINUE,
-        Next::Stop => STOP_NO_BUFFER,
+        Next::Stop | Next::Wait => STOP_NO_BUFFER,
     }
 }
 

@@ -9,6 +9,7 @@ mod export;
 pub mod ffi;
 mod guard;
 pub mod http;
+pub mod lease;
 pub mod listener;
 #[doc(hidden)]
 pub mod module;

@@ -2,10 +2,11 @@
 
 use crate::facts::Facts;
 use crate::ipcache::{IpCache, Owner};
+use crate::sidecar::Side;
 use foldhash::HashMap;
 use sidegate_policy::Endpoint;
 use sidegate_proto::v1::Direction;
-use sidegate_stream::Policies;
+use sidegate_stream::{Peer, Peers, Policies};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,6 +25,26 @@ pub struct Ends {
     pub destination_identity: u32,
     source: Option<End>,
     destination: Option<End>,
+    /// Of a sidecar: who is at the other end.
+    pub peer: Option<Arc<Peer>>,
+}
+
+/// Where it is known who an address is.
+pub enum Sight {
+    /// On the node, all of them.
+    Node(IpCache),
+    /// In a sidecar, those that it has met.
+    Sidecar(Arc<Peers>),
+}
+
+impl Sight {
+    /// Moves whenever an address has another owner.
+    pub fn generation(&self) -> u64 {
+        match self {
+            Self::Node(ipcache) => ipcache.epoch(),
+            Self::Sidecar(peers) => peers.generation(),
+        }
+    }
 }
 
 impl Ends {
@@ -47,46 +68,88 @@ impl Ends {
 /// Pairs of addresses that a worker remembers; it forgets all of them when there are more.
 const REMEMBERED: usize = 4096;
 
+/// Source and destination, and which of them is ours in a sidecar.
+type Pair = ([[u8; 16]; 2], Option<Side>);
+
 /// What a worker knows: nothing in it is shared, so that workers do not wait for each other's
-/// cache lines on every request.
+/// cache lines on every request. In a sidecar the same addresses may be met in both directions.
 #[derive(Default)]
 struct Memory {
     generation: u64,
-    ends: HashMap<[[u8; 16]; 2], Rc<Ends>>,
+    ends: HashMap<Pair, Rc<Ends>>,
 }
 
 thread_local!(static MEMORY: RefCell<Memory> = RefCell::default());
 
 /// The ends of a connection in `generation`, which the caller has read before: so nothing is
-/// remembered for longer than it held. None: the map does not know an address, which is a fault.
+/// remembered for longer than it held. None: it is not known who an address is.
 pub fn ends(
     generation: u64,
     facts: &Facts,
-    ipcache: &IpCache,
+    side: Option<Side>,
+    sight: &Sight,
     policies: &Policies,
 ) -> Option<Rc<Ends>> {
-    let addresses = facts.addresses();
+    let key = (facts.addresses(), side);
     MEMORY.with_borrow_mut(|memory| {
         if memory.generation != generation || memory.ends.len() >= REMEMBERED {
             memory.ends.clear();
             memory.generation = generation;
         }
-        if let Some(ends) = memory.ends.get(&addresses) {
+        if let Some(ends) = memory.ends.get(&key) {
             return Some(Rc::clone(ends));
         }
-        let [source, destination] = addresses.map(|address| ipcache.owner(address));
-        let (source, destination) = (source?, destination?);
-        let end = |owner: Owner| {
-            let endpoint_id = owner.endpoint_id;
-            (endpoint_id != 0).then(|| End { endpoint_id, policy: policies.get(endpoint_id) })
-        };
-        let ends = Rc::new(Ends {
-            source_identity: source.identity,
-            destination_identity: destination.identity,
-            source: end(source),
-            destination: end(destination),
+        let ends = Rc::new(match (sight, side) {
+            (Sight::Node(ipcache), None) => on_node(key.0, ipcache, policies)?,
+            (Sight::Sidecar(peers), Some(side)) => in_sidecar(key.0, side, peers, policies)?,
+            _ => return None,
         });
-        memory.ends.insert(addresses, Rc::clone(&ends));
+        memory.ends.insert(key, Rc::clone(&ends));
         Some(ends)
+    })
+}
+
+fn on_node(addresses: [[u8; 16]; 2], ipcache: &IpCache, policies: &Policies) -> Option<Ends> {
+    let [source, destination] = addresses.map(|address| ipcache.owner(address));
+    let (source, destination) = (source?, destination?);
+    let end = |owner: Owner| {
+        let endpoint_id = owner.endpoint_id;
+        (endpoint_id != 0).then(|| End { endpoint_id, policy: policies.get(endpoint_id) })
+    };
+    Some(Ends {
+        source_identity: source.identity,
+        destination_identity: destination.identity,
+        source: end(source),
+        destination: end(destination),
+        peer: None,
+    })
+}
+
+/// Of the two ends the sidecar judges its own; the other's node, or sidecar, judges the other.
+fn in_sidecar(
+    addresses: [[u8; 16]; 2],
+    side: Side,
+    peers: &Peers,
+    policies: &Policies,
+) -> Option<Ends> {
+    let peer = peers.get(&side.peer(&addresses))?;
+    let policy = policies.only();
+    let identity = policy.as_ref().map_or(0, |policy| policy.identity);
+    let own = End { endpoint_id: policy.as_ref().map_or(0, |policy| policy.id), policy };
+    Some(match side {
+        Side::Ingress => Ends {
+            source_identity: peer.identity,
+            destination_identity: identity,
+            source: None,
+            destination: Some(own),
+            peer: Some(peer),
+        },
+        Side::Egress => Ends {
+            source_identity: identity,
+            destination_identity: peer.identity,
+            source: Some(own),
+            destination: None,
+            peer: Some(peer),
+        },
     })
 }

@@ -1,15 +1,16 @@
 //! What all filters share: who is who, the policies in force, the log of verdicts.
 
-use crate::ends::{Ends, ends};
+use crate::ends::{Ends, Sight, ends};
 use crate::facts::Facts;
 use crate::ipcache::IpCache;
+use crate::sidecar::{self, Side};
 use serde::Deserialize;
 use sidegate_abi::{Level, log};
 use sidegate_policy::{Decision, Endpoint};
 use sidegate_proto::v1::{Direction, Reason, Verdict, VerdictRecord};
-use sidegate_stream::{Agent, Policies, Subscriber, Verdicts};
+use sidegate_stream::{Agent, Peers, Policies, Sidecar, Subscriber, Verdicts};
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
@@ -20,13 +21,12 @@ use std::time::SystemTime;
 struct Config {
     node: String,
     agent_socket: PathBuf,
-    /// A sidecar will have no maps and ask over the stream instead; that is not built yet.
     ipcache: PathBuf,
     ipcache_epoch: PathBuf,
 }
 
 pub struct Engine {
-    ipcache: IpCache,
+    sight: Sight,
     policies: Arc<Policies>,
     verdicts: Arc<Verdicts>,
     subscriber: Mutex<Option<Subscriber>>,
@@ -46,12 +46,29 @@ impl Engine {
         let config: Config =
             serde_json::from_slice(config).map_err(|error| format!("configuration: {error}"))?;
         let ipcache = IpCache::open(&config.ipcache, &config.ipcache_epoch)?;
+        let agent = Agent { node: config.node, socket: config.agent_socket, sidecar: None };
+        Self::with(Sight::Node(ipcache), agent)
+    }
+
+    /// In a sidecar, where no bootstrap extension can be: the first filter starts it.
+    pub fn start_sidecar(directory: &Path) -> Result<Self, String> {
+        let peers = Arc::<Peers>::default();
+        let sidecar = Sidecar {
+            peers: Arc::clone(&peers),
+            lease_socket: directory.join("lease.sock"),
+            receive: sidecar::receive_lease,
+        };
+        let node = std::env::var("HOSTNAME").unwrap_or_default();
+        let agent = Agent { node, socket: directory.join("agent.sock"), sidecar: Some(sidecar) };
+        Self::with(Sight::Sidecar(peers), agent)
+    }
+
+    fn with(sight: Sight, agent: Agent) -> Result<Self, String> {
         let (policies, verdicts) = (Arc::default(), Arc::default());
-        let agent = Agent { node: config.node, socket: config.agent_socket };
         let subscriber =
             Subscriber::start(agent, Arc::clone(&policies), Arc::clone(&verdicts), log_line)
                 .map_err(|error| format!("subscriber: {error}"))?;
-        Ok(Self { ipcache, policies, verdicts, subscriber: Mutex::new(Some(subscriber)) })
+        Ok(Self { sight, policies, verdicts, subscriber: Mutex::new(Some(subscriber)) })
     }
 
     pub fn stop(&self) {
@@ -67,18 +84,37 @@ impl Engine {
 
     /// Moves whenever a verdict may have changed. Both parts only rise.
     pub fn generation(&self) -> u64 {
-        self.policies.generation().wrapping_add(self.ipcache.epoch())
+        self.policies.generation().wrapping_add(self.sight.generation())
+    }
+
+    /// In a sidecar: calls `wake` once it is known who the peer is, or cannot be known. False:
+    /// there is nothing to wait for.
+    pub fn await_peer<W>(&self, facts: &Facts, side: Option<Side>, wake: impl FnOnce() -> W) -> bool
+    where
+        W: FnOnce() + Send + 'static,
+    {
+        let (Sight::Sidecar(peers), Some(side)) = (&self.sight, side) else { return false };
+        let peer = side.peer(&facts.addresses());
+        if peers.get(&peer).is_some() {
+            return false;
+        }
+        peers.ask(peer, Box::new(wake()));
+        true
     }
 
     /// Judges at both ends: egress of the source, then ingress of the destination, each if it is
-    /// an endpoint of this node; `decide` gets its policy, the direction and the peer's identity.
+    /// an endpoint of this node, or of this pod; `decide` gets its policy, the direction and the
+    /// peer's identity.
     pub fn judge(
         &self,
         facts: &Facts,
+        side: Option<Side>,
         decide: impl Fn(&Endpoint, Direction, u32) -> Decision,
     ) -> Judgement {
-        let Some(ends) = ends(self.generation(), facts, &self.ipcache, &self.policies) else {
-            return Judgement::of_nobody(Reason::Internal);
+        let ends = ends(self.generation(), facts, side, &self.sight, &self.policies);
+        let Some(ends) = ends else {
+            let reason = if side.is_some() { Reason::UnknownPeer } else { Reason::Internal };
+            return Judgement::of_nobody(reason);
         };
         let at = |direction| {
             let end = ends.end(direction)?;
@@ -115,6 +151,11 @@ fn weight(decision: &Decision) -> u8 {
 }
 
 impl Judgement {
+    /// The same exchange, but denied.
+    pub fn denied(self, reason: Reason) -> Self {
+        Self { decision: Decision::denied(reason), ..self }
+    }
+
     pub fn of_nobody(reason: Reason) -> Self {
         Self {
             decision: Decision::denied(reason),

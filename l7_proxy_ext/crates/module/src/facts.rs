@@ -18,12 +18,16 @@ const LEN: usize = 2 * END;
 impl Facts {
     /// None unless both ends are IP addresses. `original_dst` has to run before.
     pub fn of(envoy: &Listener) -> Option<Self> {
+        Some(Self::between(envoy.remote()?, envoy.local()?))
+    }
+
+    pub fn between(client: SocketAddr, server: SocketAddr) -> Self {
         let mut bytes = [0; LEN];
-        for (end, bytes) in [envoy.remote()?, envoy.local()?].iter().zip(bytes.chunks_mut(END)) {
+        for (end, bytes) in [client, server].iter().zip(bytes.chunks_mut(END)) {
             bytes[..16].copy_from_slice(&mapped(end.ip()));
             bytes[16..].copy_from_slice(&end.port().to_be_bytes());
         }
-        Some(Self(bytes))
+        Self(bytes)
     }
 
     pub fn bytes(&self) -> &[u8] {

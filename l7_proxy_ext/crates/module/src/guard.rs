@@ -5,6 +5,7 @@
 
 use crate::engine::Engine;
 use crate::facts::Facts;
+use crate::sidecar::Side;
 use sidegate_abi::listener::{Accept, Listener, ListenerFilter};
 use sidegate_policy::Decision;
 use sidegate_proto::v1::Reason;
@@ -32,7 +33,7 @@ impl ListenerFilter for Guard {
             return Accept::Continue;
         }
         if let Some(facts) = Facts::of(envoy) {
-            log_not_protocol(self.engine, &facts);
+            log_not_protocol(self.engine, &facts, None);
         }
         Accept::Close
     }
@@ -43,8 +44,8 @@ impl ListenerFilter for Guard {
 }
 
 /// Logs that the bytes of a connection are not what its policy expects.
-pub fn log_not_protocol(engine: &Engine, facts: &Facts) {
-    let judgement = engine.judge(facts, |_, _, _| Decision::denied(Reason::NotProtocol));
+pub fn log_not_protocol(engine: &Engine, facts: &Facts, side: Option<Side>) {
+    let judgement = engine.judge(facts, side, |_, _, _| Decision::denied(Reason::NotProtocol));
     engine.verdicts().push(judgement.record(facts));
 }
 

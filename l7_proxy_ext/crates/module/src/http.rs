@@ -4,6 +4,7 @@
 
 use crate::engine::{Engine, Judgement};
 use crate::facts::{Facts, KEY};
+use crate::sidecar::{Side, certificate_fits};
 use sidegate_abi::http::{Exchange, GRPC_PERMISSION_DENIED, HttpFilter, Next};
 use sidegate_policy::HttpRequest;
 use sidegate_proto::v1::{Direction, HttpRecord, Reason, Verdict, VerdictRecord, verdict_record};
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 
 pub struct Http {
     engine: &'static Engine,
+    side: Option<Side>,
     exchange: Option<Judged>,
 }
 
@@ -35,21 +37,23 @@ struct Request {
 }
 
 impl Http {
-    pub fn new(engine: &'static Engine) -> Self {
-        Self { engine, exchange: None }
+    /// `side` is None on the node.
+    pub fn new(engine: &'static Engine, side: Option<Side>) -> Self {
+        Self { engine, side, exchange: None }
     }
-}
 
-impl HttpFilter for Http {
-    fn on_request_headers(&mut self, envoy: &Exchange) -> Next {
+    fn facts(&self, envoy: &Exchange) -> Option<Facts> {
+        match self.side {
+            None => envoy.filter_state(KEY).and_then(Facts::from_bytes),
+            Some(side) => side.facts(envoy),
+        }
+    }
+
+    fn admit(&mut self, envoy: &Exchange, facts: Facts) -> Next {
         let since = Instant::now();
         let generation = self.engine.generation();
         let request = Request::copy(envoy);
-        let Some(facts) = envoy.filter_state(KEY).and_then(Facts::from_bytes) else {
-            // Configured without `sidegate_peer`: there is nobody to name in a record.
-            return deny(envoy, &Judgement::of_nobody(Reason::Internal));
-        };
-        let judgement = judge(self.engine, envoy, &facts, &request);
+        let judgement = judge(self.engine, self.side, envoy, &facts, &request);
         let judged =
             Judged { facts, judgement, request, since, generation, logged: false, upgraded: false };
         if judged.judgement.decision.is_denied() {
@@ -58,6 +62,30 @@ impl HttpFilter for Http {
         }
         self.exchange = Some(judged);
         Next::Continue
+    }
+}
+
+impl HttpFilter for Http {
+    fn on_request_headers(&mut self, envoy: &Exchange) -> Next {
+        let Some(facts) = self.facts(envoy) else {
+            // Configured without `sidegate_peer`: there is nobody to name in a record.
+            return deny(envoy, &Judgement::of_nobody(Reason::Internal));
+        };
+        let wake = || {
+            let waker = envoy.waker();
+            move || waker.wake()
+        };
+        if self.engine.await_peer(&facts, self.side, wake) {
+            return Next::Wait;
+        }
+        self.admit(envoy, facts)
+    }
+
+    fn on_scheduled(&mut self, envoy: &Exchange) -> Next {
+        match self.facts(envoy) {
+            Some(facts) => self.admit(envoy, facts),
+            None => deny(envoy, &Judgement::of_nobody(Reason::Internal)),
+        }
     }
 
     fn on_response_headers(&mut self, envoy: &Exchange) {
@@ -82,7 +110,7 @@ impl HttpFilter for Http {
             return Next::Continue;
         }
         judged.generation = generation;
-        let judgement = judge(self.engine, envoy, &judged.facts, &judged.request);
+        let judgement = judge(self.engine, self.side, envoy, &judged.facts, &judged.request);
         if !judgement.decision.is_denied() {
             return Next::Continue;
         }
@@ -100,10 +128,24 @@ impl HttpFilter for Http {
     }
 }
 
-fn judge(engine: &Engine, envoy: &Exchange, facts: &Facts, request: &Request) -> Judgement {
+fn judge(
+    engine: &Engine,
+    side: Option<Side>,
+    envoy: &Exchange,
+    facts: &Facts,
+    request: &Request,
+) -> Judgement {
     let request = Live { request, envoy };
     let port = facts.destination_port();
-    engine.judge(facts, |endpoint, direction, peer| endpoint.http(direction, peer, port, &request))
+    let judgement = engine.judge(facts, side, |endpoint, direction, peer| {
+        endpoint.http(direction, peer, port, &request)
+    });
+    match (side, &judgement.ends.peer) {
+        (Some(side), Some(peer)) if !certificate_fits(side.peer_uri(envoy), peer) => {
+            judgement.denied(Reason::PeerMismatch)
+        }
+        _ => judgement,
+    }
 }
 
 const SWITCHING: u32 = 101;
@@ -118,6 +160,8 @@ fn deny(envoy: &Exchange, judgement: &Judgement) -> Next {
         Reason::Rule => "a rule denies it",
         Reason::NoRule => "no rule allows it",
         Reason::NoPolicy => "the endpoint has no policy yet",
+        Reason::UnknownPeer => "nobody said who the peer is",
+        Reason::PeerMismatch => "the peer's certificate is not that of its address",
         Reason::UnknownEndpoint => "neither end is an endpoint of this node",
         _ => "internal fault",
     };

@@ -43,7 +43,7 @@ impl Kafka {
         }
         self.closed = true;
         if let Some(facts) = envoy.filter_state(KEY).and_then(Facts::from_bytes) {
-            log_not_protocol(self.engine, &facts);
+            log_not_protocol(self.engine, &facts, None);
         }
         envoy.close(false);
         Flow::Stop
@@ -88,7 +88,7 @@ impl ByPolicy {
             topic: question.topic,
         };
         let port = self.facts.destination_port();
-        self.engine.judge(&self.facts, |endpoint, direction, peer| {
+        self.engine.judge(&self.facts, None, |endpoint, direction, peer| {
             endpoint.kafka(direction, peer, port, &request)
         })
     }

@@ -9,10 +9,12 @@ mod http;
 mod ipcache;
 mod kafka;
 mod peer;
+mod sidecar;
 
 use engine::Engine;
+use sidecar::Side;
 use sidegate_abi::{Factory, Module, Refusal, http as http_abi, listener, network};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 
 /// The module: the bootstrap extension `sidegate`, listener filters `sidegate_peer` and
 /// `sidegate_guard`, network filter `sidegate_kafka`, HTTP filter `sidegate_http`.
@@ -22,6 +24,21 @@ static ENGINE: OnceLock<Engine> = OnceLock::new();
 
 fn engine() -> Result<&'static Engine, Refusal> {
     ENGINE.get().ok_or_else(|| "the bootstrap extension \"sidegate\" is missing".into())
+}
+
+/// The engine for a filter: that of the node, or of the sidecar, which the first filter starts.
+fn engine_for(config: &[u8]) -> Result<(&'static Engine, Option<Side>), Refusal> {
+    if config.is_empty() {
+        return Ok((engine()?, None));
+    }
+    static STARTING: Mutex<()> = Mutex::new(());
+    let config: sidecar::Config =
+        serde_json::from_slice(config).map_err(|error| format!("configuration: {error}"))?;
+    let _one_at_a_time = STARTING.lock();
+    if ENGINE.get().is_none() {
+        _ = ENGINE.set(Engine::start_sidecar(&config.directory)?);
+    }
+    Ok((engine()?, Some(config.direction)))
 }
 
 fn unknown<T>(kind: &str) -> Result<T, Refusal> {
@@ -59,10 +76,10 @@ impl Module for Sidegate {
         }
     }
 
-    fn http(&self, name: &str, _config: &[u8]) -> Result<Factory<http_abi::Filter>, Refusal> {
-        let engine = engine()?;
+    fn http(&self, name: &str, config: &[u8]) -> Result<Factory<http_abi::Filter>, Refusal> {
+        let (engine, side) = engine_for(config)?;
         match name {
-            "sidegate_http" => Ok(Box::new(|| Box::new(http::Http::new(engine)))),
+            "sidegate_http" => Ok(Box::new(move || Box::new(http::Http::new(engine, side)))),
             _ => unknown("HTTP filter"),
         }
     }

@@ -31,6 +31,7 @@ impl Decision {
 #[derive(Debug)]
 pub struct Endpoint {
     pub id: u32,
+    pub identity: u32,
     pub revision: u64,
     ingress: Direction,
     egress: Direction,
@@ -45,6 +46,7 @@ impl Endpoint {
         };
         Ok(Self {
             id: policy.endpoint_id,
+            identity: policy.identity,
             revision: policy.revision,
             ingress: direction(&policy.ingress)?,
             egress: direction(&policy.egress)?,

@@ -1,14 +1,18 @@
 //! The connection to the agent: policies in, acknowledgements and verdicts out.
 
-use crate::{Policies, Verdicts};
+use crate::{Peers, Policies, Verdicts};
 use hyper_util::rt::TokioIo;
 use sidegate_proto::v1;
 use sidegate_proto::v1::policy_service_client::PolicyServiceClient;
+use std::cell::RefCell;
 use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
+use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -26,11 +30,28 @@ const FAREWELL: Duration = Duration::from_millis(200);
 /// A full set of a large node is well below.
 const MAX_MESSAGE: usize = 256 << 20;
 
+/// How often a sidecar says that it enforces; the datapath waits for 1 s.
+const LEASE_INTERVAL: Duration = Duration::from_millis(200);
+
 /// Whom to subscribe to, and as whom.
-#[derive(Clone, Debug)]
 pub struct Agent {
     pub node: String,
     pub socket: PathBuf,
+    /// None: the node's own Envoy.
+    pub sidecar: Option<Sidecar>,
+}
+
+/// What a pod's own proxy has besides.
+pub struct Sidecar {
+    pub peers: Arc<Peers>,
+    pub lease_socket: PathBuf,
+    /// Takes what the agent has put into the socket.
+    pub receive: fn(BorrowedFd) -> io::Result<Box<dyn Lease>>,
+}
+
+/// What the datapath looks at (docs/adr/0013).
+pub trait Lease: Send {
+    fn hold(&self, revision: u64);
 }
 
 /// Receives a line for the log, `true` for a failure.
@@ -55,7 +76,14 @@ impl Subscriber {
         let (stop, stopped) = watch::channel(false);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name("sidegate".into()).spawn(move || {
-            runtime.block_on(subscribe(&agent, &policies, &verdicts, log, stopped));
+            let held = RefCell::default();
+            let mut ended = stopped.clone();
+            runtime.block_on(async {
+                tokio::select! {
+                    () = subscribe(&agent, &policies, &verdicts, log, stopped, &held) => {}
+                    () = enforce(&agent, &policies, &held, &mut ended) => {}
+                }
+            });
         })?;
         Ok(Self { stop, thread })
     }
@@ -67,12 +95,35 @@ impl Subscriber {
     }
 }
 
+type Held = RefCell<Option<Box<dyn Lease>>>;
+
+/// Holds the lease while there is a policy, and lets nobody wait for ever, whether or not there is
+/// an agent. Never ends on the node's own Envoy.
+async fn enforce(
+    agent: &Agent,
+    policies: &Policies,
+    held: &Held,
+    stopped: &mut watch::Receiver<bool>,
+) {
+    let Some(sidecar) = &agent.sidecar else { return std::future::pending().await };
+    while !*stopped.borrow() {
+        if let (Some(lease), Some(policy)) = (&*held.borrow(), policies.only()) {
+            lease.hold(policy.revision);
+        }
+        sidecar.peers.expire();
+        _ = tokio::time::timeout(LEASE_INTERVAL, stopped.changed()).await;
+    }
+    // The farewell of the other half.
+    std::future::pending().await
+}
+
 async fn subscribe(
     agent: &Agent,
     policies: &Policies,
     verdicts: &Verdicts,
     log: Log,
     mut stopped: watch::Receiver<bool>,
+    held: &Held,
 ) {
     let mut retry = RETRY_MIN;
     let mut connected = true;
@@ -84,7 +135,7 @@ async fn subscribe(
                 log(false, "sidegate: connected to the agent");
                 let mut receiving = client.clone();
                 tokio::select! {
-                    ended = receive(&mut receiving, agent, policies) => ended,
+                    ended = receive(&mut receiving, agent, policies, held) => ended,
                     ended = send(client, agent, verdicts, stopped.clone()) => ended,
                 }
             }
@@ -124,23 +175,69 @@ async fn receive(
     client: &mut PolicyServiceClient<Channel>,
     agent: &Agent,
     policies: &Policies,
+    held: &Held,
 ) -> Ended {
     use v1::policy_request::Message;
     let request = |message| v1::PolicyRequest { message: Some(message) };
     let (requests, stream) = mpsc::channel(16);
+    let kind = match agent.sidecar {
+        None => v1::ModuleKind::Node,
+        Some(_) => v1::ModuleKind::Sidecar,
+    };
     let hello = v1::Hello {
         node: agent.node.clone(),
         protocol_version: PROTOCOL_VERSION,
         module_version: env!("CARGO_PKG_VERSION").into(),
+        kind: kind.into(),
     };
     requests.send(request(Message::Hello(hello))).await?;
     let mut responses = client.stream_policies(ReceiverStream::new(stream)).await?.into_inner();
-    while let Some(response) = responses.message().await? {
-        let errors = policies.apply(&response);
-        let ack = v1::Ack { nonce: response.nonce, errors };
-        requests.send(request(Message::Ack(ack))).await?;
+    let ask = async |all| match &agent.sidecar {
+        Some(sidecar) => {
+            let addresses = sidecar.peers.questions(all);
+            let query = request(Message::Peers(v1::PeerQuery { addresses }));
+            Ended::Ok(requests.send(query).await?)
+        }
+        None => Ended::Ok(()),
+    };
+    ask(true).await?;
+    if let Some(sidecar) = &agent.sidecar {
+        held.replace(Some(receive_lease(sidecar).await?));
     }
-    Ok(())
+    loop {
+        let asked = async {
+            match &agent.sidecar {
+                Some(sidecar) => sidecar.peers.asked().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            response = responses.message() => {
+                let Some(response) = response? else { return Ok(()) };
+                if let Some(sidecar) = &agent.sidecar {
+                    sidecar.peers.learn(&response.peers);
+                }
+                let errors = policies.apply(&response);
+                if let (Some(lease), Some(policy)) = (&*held.borrow(), policies.only()) {
+                    lease.hold(policy.revision);
+                }
+                let ack = v1::Ack { nonce: response.nonce, errors };
+                requests.send(request(Message::Ack(ack))).await?;
+            }
+            () = asked => ask(false).await?,
+        }
+    }
+}
+
+async fn receive_lease(sidecar: &Sidecar) -> io::Result<Box<dyn Lease>> {
+    let socket = UnixStream::connect(&sidecar.lease_socket).await?;
+    loop {
+        socket.readable().await?;
+        match socket.try_io(Interest::READABLE, || (sidecar.receive)(socket.as_fd())) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            received => return received,
+        }
+    }
 }
 
 async fn send(

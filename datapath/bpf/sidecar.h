@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/* Ends whose own proxy enforces L7, for as long as it proves that it does
+ * (docs/adr/0013-a-sidecar-enforces-by-lease.md). */
+#pragma once
+
+static __always_inline bool holds_lease(__u16 endpoint_id)
+{
+    __u32 id = endpoint_id, zero = 0;
+    void *inner = bpf_map_lookup_elem(&leases, &id);
+    volatile struct lease *l;
+    __u64 time;
+
+    if (!inner)
+        return false;
+    l = bpf_map_lookup_elem(inner, &zero);
+    if (!l)
+        return false;
+    time = l->time; /* before the clock is read: a later one is a lie */
+    return time && bpf_ktime_get_ns() - time < LEASE_NS;
+}
+
+/* What is to be judged at L7 passes an end whose own proxy does that. Only TCP is intercepted. */
+static __always_inline void ask_sidecar(struct judgement *j, __u16 endpoint_id, __u8 direction,
+                                        const struct packet *p)
+{
+    struct enforcer_key key = {
+        .endpoint_id = endpoint_id, .direction = direction, .port = p->tuple.dport};
+    __u8 *enforcer = bpf_map_lookup_elem(&enforcers, &key);
+
+    if (!enforcer) {
+        key.port = 0;
+        enforcer = bpf_map_lookup_elem(&enforcers, &key);
+    }
+    if (!enforcer || *enforcer == ENFORCER_NODE || p->tuple.protocol != IPPROTO_TCP)
+        return;
+    j->action = ACTION_ALLOW;
+    j->sidecar = 1;
+    if (*enforcer != ENFORCER_SIDECAR || !holds_lease(endpoint_id)) {
+        j->action = ACTION_DENY;
+        j->reason = DROP_SIDECAR_LEASE;
+    }
+}
+
+/* The last packets of a connection have no socket any more; its first one had. */
+static __always_inline bool is_of_proxy(struct __sk_buff *skb, const struct packet *p,
+                                        __u16 endpoint_id, const struct conn *known)
+{
+    __u32 id = endpoint_id;
+    __u64 *proxy = bpf_map_lookup_elem(&proxy_cgroups, &id);
+    __u64 sender = bpf_skb_cgroup_id(skb);
+
+    if (!sender)
+        return known && !is_first_syn(p);
+    return proxy && *proxy == sender;
+}
