@@ -22,6 +22,10 @@ class Enforcers:
         for key, value in enforcers.items():
             self._written.setdefault(int.from_bytes(key[:2], "little"), {})[key] = value
 
+    def __contains__(self, endpoint_id: int) -> bool:
+        """Whether it is said who enforces, perhaps by an earlier agent."""
+        return bool(self._written.get(endpoint_id))
+
     def open_lease(self, endpoint_id: int) -> int:
         """A descriptor of its page, to be closed by the caller: the one that a proxy may have from
         an earlier agent, or a new one. Raises BpfError."""

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import fcntl
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version as package_version
 from pathlib import Path
@@ -24,7 +24,7 @@ from kube_store.store import Change, Store
 from kube_store.tasks import cancelled
 from l7_proxy_ext import _rules
 from l7_proxy_ext.admin import Admin
-from node_agent import api, cni_config, links, metrics_server, views
+from node_agent import api, cni_config, csi_driver, links, metrics_server, views
 from node_agent.addresses import AddressWatch, own_addresses
 from node_agent.cluster import Cluster
 from node_agent.config import AgentConfig
@@ -34,6 +34,7 @@ from node_agent.flows import Flows
 from node_agent.identities import Identities, LocalIdentities
 from node_agent.member import Member
 from node_agent.proxy import External, supervisor_of
+from node_agent.sidecars import Sidecars
 from node_agent.sources import Sources
 from node_agent.trace_request import answer
 from policy_engine.errors import FieldError
@@ -66,6 +67,7 @@ class Agent:
         self._is_up = False
         self.chain_problem = ""
         self.started = datetime.now(UTC).isoformat()  # in the order of Kubernetes' timestamps
+        self.sidecars: Sidecars | None = None
         self.datapath: Datapath
         self.enforcement: Enforcement
         self.flows: Flows
@@ -96,6 +98,9 @@ class Agent:
                 repository,
                 identities,
             )
+            if config.kubelet_dir:
+                self.sidecars = self._make_sidecars(repository)
+                stack.push_async_callback(self.sidecars.stop)
             if self.member:
                 self.member.join(self.enforcement)
             self.flows = Flows(self.enforcement, self.datapath, self.cluster)
@@ -109,6 +114,9 @@ class Agent:
             await self.enforcement.restore(own)
             await self.xds.start()
             stack.push_async_callback(self.xds.stop)
+            if config.kubelet_dir and self.sidecars:
+                driver = csi_driver.serving(config.kubelet_dir, config.node, self.sidecars)
+                await stack.enter_async_context(driver)
             await self.supervisor.start()
             stack.push_async_callback(self.supervisor.detach)
             # A change that came before would be called done while an adopted Envoy has the old one.
@@ -149,6 +157,24 @@ class Agent:
     def cluster(self) -> Cluster | None:
         """None where the node is by itself."""
         return self.member.cluster if self.member else None
+
+    def _make_sidecars(self, repository: PolicyRepository) -> Sidecars:
+        def pod(namespace: str, name: str) -> Mapping[str, Any] | None:
+            found = self.store.list("Pod", namespace, name)
+            return found[0].manifest if found else None
+
+        made = Sidecars(
+            self.config.state_dir,
+            self.config.module,
+            self.xds,
+            self.datapath,
+            repository.identities().get,
+            pod,
+        )
+        made.load()
+        self.enforcement.listeners.append(made.note)
+        self.enforcement.on_owners = self.xds.readdress
+        return made
 
     async def _find_sources(self, repository: PolicyRepository) -> Identities:
         config = self.config
@@ -356,6 +382,9 @@ class Agent:
         if name == "services" and self.member and self.member.services:
             return self.member.services.rows()
         return self.datapath.dump(name)
+
+    def sidecar_list(self) -> list[dict[str, Any]]:
+        return self.sidecars.view() if self.sidecars else []
 
     async def envoy_admin(self, what: str) -> Any:
         if what == "config":

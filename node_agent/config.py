@@ -23,6 +23,8 @@ class AgentConfig:
     routes are that one's. ``node_cgroup`` has all pods of the node below it,
     ``kubelet_cgroup`` the kubelet. ``metrics_port`` serves metrics on the network, 0 does not.
     ``external_proxy``: ``sidegate proxy`` keeps Envoy, not the agent.
+    ``kubelet_dir`` is the kubelet's directory, where the driver of the volumes of pods with a proxy
+    of their own answers; None: there are none.
     ``masquerade``: what pods send out of the cluster has the node's address.
     """
 
@@ -45,6 +47,7 @@ class AgentConfig:
     node_cgroup: Path | None = None
     kubelet_cgroup: Path | None = None
     metrics_port: int = 0
+    kubelet_dir: Path | None = None
     external_proxy: bool = False
 
     @property

@@ -37,7 +37,8 @@ POD_SECONDS = 5.0
 class Enforcement:
     """The write side of the agent. Reading its parts needs no lock: there is one thread.
 
-    ``listeners`` are told of each endpoint that is there now, and of each that is not (None).
+    ``listeners`` are told of each endpoint that is there now, and of each that is not (None);
+    ``on_owners`` of addresses that have other owners now.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Enforcement:
         self.controller = Controller(self.repository, datapath, sink)
         self.book = AddressBook()
         self.listeners: list[Callable[[int, EndpointRecord | None], None]] = []
+        self.on_owners: Callable[[Iterable[Prefix]], None] = lambda _: None
         self._identities = identities
         self._membership = Membership(store, self.repository, self.table, identities)
         self._services = ServicePeers(repository)
@@ -174,6 +176,8 @@ class Enforcement:
         self.last = await self.controller.realise(affected)
         for prefix, (identity, endpoint_id) in new.items():
             self._datapath.upsert_ipcache(prefix, identity, endpoint_id)
+        if gone or new:
+            self.on_owners([*gone, *new])
         exported = self._identities.export()
         if exported != self._exported:
             write_json(self._identities_file, exported)

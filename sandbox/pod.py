@@ -152,7 +152,9 @@ def _container(
         {p["name"]: p["containerPort"] for p in item.get("ports") or [] if p.get("name")},
         int((item.get("securityContext") or {}).get("runAsUser") or 0),
         item.get("restartPolicy") == "Always",
-        tuple((item.get("lifecycle") or {}).get("postStart", {}).get("exec", {}).get("command", ())),
+        tuple(
+            (item.get("lifecycle") or {}).get("postStart", {}).get("exec", {}).get("command", ())
+        ),
     )
 
 

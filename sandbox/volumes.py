@@ -104,8 +104,5 @@ def _source(
         token = find("Token", namespace, one.get("audience", ""))
         return {one["path"]: str(((token or {}).get("data") or {}).get("token", "")).encode()}
     if one := source.get("downwardAPI"):
-        return {
-            item["path"]: _downward(item, fields).encode()
-            for item in one.get("items") or []
-        }
+        return {item["path"]: _downward(item, fields).encode() for item in one.get("items") or []}
     return {}  # emptyDir, and what has no files

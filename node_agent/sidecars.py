@@ -1,0 +1,245 @@
+"""The proxies of this node's pods that enforce L7 themselves (docs/adr/0013).
+
+A pod that mounts our CSI volume gets a directory with the module's library and two sockets: the
+policy stream of its endpoint, and the lease by which the datapath knows that it is alive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import grpc
+import structlog
+
+from datapath.consts import Enforcer
+from datapath.enforcers import Ports
+from datapath.facade import Datapath
+from node_agent import peer_process
+from node_agent.endpoints import EndpointRecord
+from node_agent.interception import ports_of
+from node_agent.state import read_json, write_json
+from policy_engine.labels import NAMESPACE, SERVICE_ACCOUNT, Labels
+from sidegate_api.policy.v1 import policy_pb2 as pb
+from xds_server.policy_stream import Sidecar
+from xds_server.server import XdsServer
+
+log = structlog.get_logger(__name__)
+
+LIBRARY = "libsidegate.so"
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """What the kubelet published: ``target`` is the directory that the proxy's container sees."""
+
+    uid: str
+    namespace: str
+    name: str
+    target: str
+
+
+@dataclass(slots=True)
+class Served:
+    """A pod whose endpoint and volume are both there."""
+
+    record: EndpointRecord
+    directory_fd: int
+    server: grpc.aio.Server
+    lease_socket: socket.socket
+    process: peer_process.Process | None = None
+    refused: str = ""
+    ports: Ports = field(default_factory=dict)
+
+
+class Sidecars:
+    """``identity_labels`` are those of an identity; ``pod`` finds a pod's manifest.
+
+    All methods belong to the event loop's thread.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        library: Path,
+        xds: XdsServer,
+        datapath: Datapath,
+        identity_labels: Callable[[int], Labels | None],
+        pod: Callable[[str, str], Mapping[str, Any] | None],
+    ) -> None:
+        self._state_dir = state_dir / "sidecars"
+        self._library = library
+        self._xds, self._datapath = xds, datapath
+        self._identity_labels, self._pod = identity_labels, pod
+        self._volumes: dict[str, Volume] = {}
+        self._records: dict[int, EndpointRecord] = {}
+        self._lock = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.served: dict[int, Served] = {}
+
+    def load(self) -> None:
+        """Take over the volumes that an earlier agent published."""
+        for path in sorted(self._state_dir.glob("*.json")):
+            if saved := read_json(path):
+                self._volumes[path.stem] = Volume(**saved)
+
+    # -- volumes ------------------------------------------------------------------------------
+
+    async def publish(self, volume: Volume) -> None:
+        """Fill the directory, for an endpoint that mostly comes later. Raises OSError."""
+        target = Path(volume.target)
+        target.mkdir(parents=True, exist_ok=True)
+        target.chmod(0o755)
+        library = target / LIBRARY
+        fresh = target / f".{LIBRARY}"
+        shutil.copyfile(self._library, fresh)  # never overwritten: somebody may have it mapped
+        fresh.chmod(0o644)
+        fresh.rename(library)
+        write_json(self._state_dir / f"{volume.uid}.json", asdict(volume))
+        self._volumes[volume.uid] = volume
+        for record in self._records.values():
+            if record.pod_uid == volume.uid:
+                await self._serve(record)
+
+    async def unpublish(self, target: str) -> None:
+        """No such volume is no error."""
+        for volume in [each for each in self._volumes.values() if each.target == target]:
+            for endpoint_id, served in list(self.served.items()):
+                if served.record.pod_uid == volume.uid:
+                    await self._end(endpoint_id)
+            del self._volumes[volume.uid]
+            (self._state_dir / f"{volume.uid}.json").unlink(missing_ok=True)
+        await asyncio.to_thread(shutil.rmtree, target, ignore_errors=True)
+
+    # -- endpoints ----------------------------------------------------------------------------
+
+    def note(self, endpoint_id: int, record: EndpointRecord | None) -> None:
+        """A listener of :class:`Enforcement`. What its proxy judges is closed before it talks."""
+        if record is None:
+            self._records.pop(endpoint_id, None)
+            self._later(self._end(endpoint_id))
+            return
+        self._records[endpoint_id] = record
+        if record.pod_uid in self._volumes:
+            if endpoint_id not in self._datapath.enforcers:
+                self._datapath.enforcers.set(endpoint_id, self._ports(record, Enforcer.UNPROVEN))
+            self._later(self._serve(record))
+
+    def _ports(self, record: EndpointRecord, enforcer: Enforcer) -> Ports:
+        return ports_of(self._pod(record.pod_namespace, record.pod_name) or {}, enforcer)
+
+    async def _serve(self, record: EndpointRecord) -> None:
+        async with self._lock:
+            if record.id in self.served:
+                self.served[record.id].record = record
+                return
+            target = self._volumes[record.pod_uid].target
+            try:
+                directory = os.open(target, os.O_PATH | os.O_DIRECTORY)
+            except OSError as error:
+                log.error("a pod's proxy cannot be served", pod=record.pod, error=str(error))
+                return
+            # By descriptor: the kubelet's paths are longer than a socket's may be (unix(7)).
+            base = Path(f"/proc/self/fd/{directory}")
+            for name in ("agent.sock", "lease.sock"):
+                (base / name).unlink(missing_ok=True)
+            sidecar = Sidecar(record.id, self._peer)
+            server = await self._xds.serve_sidecar(str(base / "agent.sock"), sidecar)
+            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            listener.bind(str(base / "lease.sock"))
+            listener.listen(4)
+            for name in ("agent.sock", "lease.sock"):
+                (base / name).chmod(0o666)  # the proxy is no root; the directory is its pod's
+            self.served[record.id] = Served(record, directory, server, listener)
+            asyncio.get_running_loop().add_reader(listener, self._hand_lease, record.id)
+            log.info("a pod's own proxy is served", pod=record.pod, endpoint=record.id)
+
+    async def _end(self, endpoint_id: int) -> None:
+        async with self._lock:
+            served = self.served.pop(endpoint_id, None)
+            if served:
+                await _close(served)
+
+    async def stop(self) -> None:
+        """Streams end; leases and who enforces stay as they are."""
+        for task in list(self._tasks):
+            task.cancel()
+        for served in list(self.served.values()):
+            await _close(served)
+        self.served.clear()
+
+    # -- the proxy ----------------------------------------------------------------------------
+
+    def _hand_lease(self, endpoint_id: int) -> None:
+        served = self.served[endpoint_id]
+        with contextlib.suppress(BlockingIOError):
+            peer, _ = served.lease_socket.accept()
+            with peer:
+                served.refused = ""
+                try:
+                    process = peer_process.of(peer)
+                    peer_process.check(process, served.record)
+                except (OSError, PermissionError) as error:
+                    served.refused = str(error)
+                    log.error("no lease: it is not the pod's proxy that asks",
+                              pod=served.record.pod, error=str(error))  # fmt: skip
+                    return
+                fd = self._datapath.enforcers.open_lease(endpoint_id)
+                try:
+                    self._datapath.enforcers.set_cgroup(endpoint_id, process.cgroup_id)
+                    socket.send_fds(peer, [b"\0"], [fd])
+                finally:
+                    os.close(fd)
+                served.process = process
+                self._datapath.enforcers.set(
+                    endpoint_id, self._ports(served.record, Enforcer.SIDECAR)
+                )
+                log.info("a pod's own proxy enforces", pod=served.record.pod, pid=process.pid)
+
+    def _peer(self, address: bytes) -> pb.Peer:
+        found = ip_address(address)
+        plain = getattr(found, "ipv4_mapped", None) or found
+        identity = self._datapath.resolve(plain).identity
+        labels = self._identity_labels(identity) or {}
+        path = ""
+        if NAMESPACE in labels:
+            path = f"ns/{labels[NAMESPACE]}/sa/{labels.get(SERVICE_ACCOUNT, 'default')}"
+        return pb.Peer(address=address, identity=identity, spiffe_path=path)
+
+    def _later(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def view(self) -> list[dict[str, Any]]:
+        """A row for each, for ``sidegate istio status``."""
+        rows = []
+        for endpoint_id, served in sorted(self.served.items()):
+            session = self._xds.sidecar(endpoint_id)
+            rows.append(
+                {
+                    "pod": served.record.pod,
+                    "endpoint": endpoint_id,
+                    "connected": session is not None,
+                    "version": session.hello.module_version if session else "",
+                    "acknowledged": session.acked.get(endpoint_id, 0) if session else 0,
+                    "lease": served.process is not None,
+                    "refused": served.refused,
+                }
+            )
+        return rows
+
+
+async def _close(served: Served) -> None:
+    asyncio.get_running_loop().remove_reader(served.lease_socket)
+    served.lease_socket.close()
+    await served.server.stop(grace=0.1)
+    os.close(served.directory_fd)
