@@ -86,6 +86,9 @@ class Routes:
     async def identities(self, _: Request) -> Response:
         return JSONResponse({"items": self._agent.identity_list()})
 
+    async def sidecars(self, _: Request) -> Response:
+        return JSONResponse({"items": self._agent.sidecar_list()})
+
     async def resources(self, request: Request) -> Response:
         query = request.query_params
         items = self._agent.resource_list(
@@ -150,6 +153,7 @@ def application(agent: Agent) -> Starlette:
         ("PUT", "/v1/endpoints/{id}", routes.put_endpoint),
         ("DELETE", "/v1/endpoints/{id}", routes.delete_endpoint),
         ("GET", "/v1/identities", routes.identities),
+        ("GET", "/v1/sidecars", routes.sidecars),
         ("GET", "/v1/resources", routes.resources),
         ("PUT", "/v1/resources/pods/{namespace}/{name}/status", routes.pod_status),
         ("POST", "/v1/apply", routes.apply),

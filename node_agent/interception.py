@@ -29,7 +29,8 @@ def ports_of(pod: Mapping[str, Any], enforcer: Enforcer) -> Ports:
     metadata = pod.get("metadata") or {}
     annotations = metadata.get("annotations") or {}
     name = f"{metadata.get('namespace', '')}/{metadata.get('name', '')}"
-    result = {(Direction.INGRESS, 0): enforcer, (Direction.EGRESS, 0): enforcer}
+    # Egress is not judged in the proxy yet, and nobody else can read it: it stays closed.
+    result = {(Direction.INGRESS, 0): enforcer, (Direction.EGRESS, 0): Enforcer.UNPROVEN}
     included = annotations.get(f"{_PREFIX}includeInboundPorts", "*")
     if included != "*":
         result[Direction.INGRESS, 0] = Enforcer.NODE

@@ -85,8 +85,8 @@ def build(module: str) -> None:
     fresh.mkdir(parents=True)
     command = ["go", "build", "-trimpath", "-ldflags", what.ldflags, "-o", f"{fresh}/"]
     subprocess.run([*command, what.packages], cwd=what.source, check=True)
-    for module, path in what.files:
-        shutil.copy(_module_dir(what.source, module) / path, fresh)
+    for owner, path in what.files:
+        shutil.copy(_module_dir(what.source, owner) / path, fresh)
     fresh.rename(target)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from sandbox.images import files, search_path
 from sandbox.node import Node
 from sandbox.pod import Container, PodSpec
+from sandbox.volumes import Volume
 
 # Runs inside the new namespaces; what follows is exec'ed, so its pid stays the one we started.
 _ENTER = """
@@ -85,13 +86,20 @@ def end_rest(place: Place, pod: PodSpec, container: Container) -> None:
 def write_volumes(place: Place, pod: PodSpec) -> None:
     """The files of the pod's volumes, or their new contents. Raises OSError."""
     for volume in pod.volumes:
-        folder = place.directory / "volumes" / volume.name
+        if volume.csi:
+            continue  # its driver's
+        folder = volume_dir(place, volume)
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o777)
         for path, content in volume.files.items():
             target = folder / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
+
+
+def volume_dir(place: Place, volume: Volume) -> Path:
+    """What a container that mounts the volume sees."""
+    return place.directory / "volumes" / volume.name
 
 
 def enter(pid: int, command: Sequence[str], env: Mapping[str, str]) -> list[str]:
@@ -109,7 +117,7 @@ def _binds(place: Place, pod: PodSpec, container: Container) -> list[tuple[str, 
     volumes = {volume.name: volume for volume in pod.volumes}
     for mount in container.mounts:
         volume = volumes[mount.volume]
-        source = volume.host_path or str(place.directory / "volumes" / volume.name)
+        source = volume.host_path or str(volume_dir(place, volume))
         if volume.host_path and volume.host_path.rstrip("/") == mount.path:
             continue  # it sees the node's own already
         binds.append((f"{source}/{mount.sub_path}".rstrip("/"), mount.path))

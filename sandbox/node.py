@@ -20,7 +20,10 @@ POD_RANGES = ("10.244.0.0/24", "fd00:10:244::/64")
 SANDBOX_ROOT = Path("/run/sidegate-sandbox")
 _NETNS = Path("/run/netns")
 _CGROUP_VIEW = Path("/sys/fs/cgroup")
-_OWN = ("/run/sidegate", "/etc/cni", "/opt/cni", "/var/lib/sidegate", "/var/lib/cni")
+_OWN = (
+    "/run/sidegate", "/etc/cni", "/opt/cni", "/var/lib/sidegate", "/var/lib/cni",
+    "/var/lib/kubelet",
+)  # fmt: skip
 _PAUSE = """
 set -e
 hostname "$1"; root=$2; cgroup=$3; shift 3
@@ -146,6 +149,11 @@ class Node:
         if not self.cluster:
             for pods in POD_RANGES:
                 self.segment.route(pods, self.number)
+
+    @property
+    def csi_sockets(self) -> Path:
+        """Of the CSI drivers on this node, each in a directory of its name."""
+        return self.root / "var/lib/kubelet/plugins"
 
     @property
     def reboot_file(self) -> Path:

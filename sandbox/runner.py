@@ -16,11 +16,12 @@ from typing import Any
 
 import structlog
 
-from sandbox import cni, container, processes
+from sandbox import cni, container, csi, processes
 from sandbox.node import Node
 from sandbox.pod import Container, Find, PodSpec, parse_pod
 from sandbox.probing import passes, patience_of, period_of, threshold_of
 from sandbox.segment import ip
+from sandbox.volumes import Volume
 
 log = structlog.get_logger(__name__)
 
@@ -94,6 +95,9 @@ class PodRunner:
         directory = self._node.sandbox_dir / "pods" / "_".join(key)
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
+        for volume in filter(_is_csi, spec.volumes):  # before the network, as the kubelet does
+            place = container.Place(self._node, "", directory)
+            await csi.publish(self._node, spec, volume, container.volume_dir(place, volume))
         attachment, addresses = None, self._node.addresses
         netns = self._node.netns
         if not spec.host_network:
@@ -135,6 +139,10 @@ class PodRunner:
                 await asyncio.to_thread(cni.call, self._node, "DEL", pod.attachment)
             with contextlib.suppress(subprocess.CalledProcessError):
                 ip("netns", "del", pod.attachment.netns)
+        for volume in filter(_is_csi, pod.spec.volumes):
+            with contextlib.suppress(OSError):  # the driver itself may be gone
+                target = container.volume_dir(pod.place, volume)
+                await csi.unpublish(self._node, pod.spec, volume, target)
         shutil.rmtree(pod.place.directory, ignore_errors=True)
 
     async def stop_all(self) -> None:
@@ -171,7 +179,7 @@ class PodRunner:
 
     async def _until_up(self, pod: RunningPod, each: Container) -> None:
         """The next container waits for it (Kubernetes documentation, "Sidecar Containers")."""
-        while not pod.states[each.name].up:
+        for _ in iter(lambda: pod.states[each.name].up, True):
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def _supervise(self, pod: RunningPod, each: Container, restart: str) -> None:
@@ -253,6 +261,10 @@ class PodRunner:
             fresh.write_text(json.dumps(state))
             fresh.rename(path)
         self._changed(pod)
+
+
+def _is_csi(volume: Volume) -> bool:
+    return bool(volume.csi)
 
 
 def _end_sessions(pids: list[int], grace: float) -> None:

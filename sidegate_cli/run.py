@@ -44,6 +44,9 @@ def agent(
     cni_chained: Annotated[
         bool, typer.Option("--cni-chained", help="Behind the first other configuration there.")
     ] = False,
+    kubelet_dir: Annotated[
+        Path | None, typer.Option("--kubelet-dir", help="Serve the proxies of pods (Istio).")
+    ] = None,
     masquerade: Annotated[
         bool, typer.Option("--masquerade", help="Out of the cluster with the node's address.")
     ] = False,
@@ -79,6 +82,7 @@ def agent(
         cni_config=cni_config,
         cni_chained=cni_chained,
         masquerade=masquerade,
+        kubelet_dir=kubelet_dir,
         external_proxy=external_proxy,
         node_cgroup=node_cgroup,
         kubelet_cgroup=kubelet_cgroup,
