@@ -17,7 +17,7 @@ build: build/apt .venv/installed build/proto build/bpf build/module build/cni bu
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: build ## the quickstart; RUN_ARGS=--once: probe, clean up, exit; --cluster: on Kubernetes
+run: build ## the quickstart; RUN_ARGS=--once: probe, clean up, exit; --cluster: on Kubernetes; --istio: in a mesh
 	@$(PY) -m sandbox.quickstart $(RUN_ARGS)
 
 test: build build/cluster lint ## all tests: real kernel, Envoy, broker, Kubernetes (root)
@@ -85,7 +85,7 @@ build/peers: $(shell find tests/peers/http -name '*.go' 2>/dev/null) $(wildcard 
 
 # Ten minutes the first time, then found in the cache; a user's first cluster builds them too.
 build/cluster: $(wildcard sandbox/go_modules/*/*) sandbox/binaries.py .venv/installed
-	@for m in etcd kubernetes cni coredns helm streaming; do $(STEP) "Kubernetes on this machine: $$m (Go)" $(PY) -m sandbox.binaries build $$m || exit 1; done
+	@for m in etcd kubernetes cni coredns helm streaming istio; do $(STEP) "Kubernetes on this machine: $$m (Go)" $(PY) -m sandbox.binaries build $$m || exit 1; done
 	@touch $@
 
 build/kafka: $(wildcard tests/peers/kafka/pom.xml) .venv/installed

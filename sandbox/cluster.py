@@ -43,6 +43,7 @@ _NEEDED = {
     "streaming": "half a minute",
     "http-peer": "half a minute",
 }
+_BESIDES = {"istio": "eight minutes"}
 
 
 def nodes_of(cluster: Cluster, count: int) -> list[Node]:
@@ -141,9 +142,9 @@ def run(name: str, count: int, manifests: Path | None, chained: str = "") -> int
         return 1
 
 
-def prepare() -> None:
+def prepare(*besides: str) -> None:
     """Build what is not there yet; minutes, the first time. Raises CalledProcessError."""
-    for module, duration in _NEEDED.items():
+    for module, duration in (_NEEDED | {each: _BESIDES[each] for each in besides}).items():
         if not binary(module, "").exists():
             print(f"building {module}: {duration} the first time", flush=True)
             build(module)

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
-from sandbox import cluster_quickstart, probes
+from sandbox import cluster_quickstart, istio_quickstart, probes
 from sandbox.control_plane import ControlPlaneError
 from sandbox.kubelet import Kubelet
 from sandbox.node import Node
@@ -39,6 +39,7 @@ def main() -> int:
     parser.add_argument("--once", action="store_true", help="probe, clean up, exit")
     parser.add_argument("--node", default="default")
     parser.add_argument("--cluster", action="store_true", help="a Kubernetes cluster, by the chart")
+    parser.add_argument("--istio", action="store_true", help="a cluster with Istio: inside mTLS")
     parser.add_argument(
         "--chained",
         default="",
@@ -50,6 +51,8 @@ def main() -> int:
     if not console.is_terminal:
         console = Console(width=140)  # a log file has no width of its own
     try:
+        if options.istio:
+            return asyncio.run(istio_quickstart.run(console, "istio", once=options.once))
         if options.cluster:
             return asyncio.run(
                 cluster_quickstart.run(

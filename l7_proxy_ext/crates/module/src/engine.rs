@@ -57,6 +57,7 @@ impl Engine {
             peers: Arc::clone(&peers),
             lease_socket: directory.join("lease.sock"),
             receive: sidecar::receive_lease,
+            enforces: sidecar::enforces,
         };
         let node = std::env::var("HOSTNAME").unwrap_or_default();
         let agent = Agent { node, socket: directory.join("agent.sock"), sidecar: Some(sidecar) };

@@ -79,7 +79,13 @@ impl Module for Sidegate {
     fn http(&self, name: &str, config: &[u8]) -> Result<Factory<http_abi::Filter>, Refusal> {
         let (engine, side) = engine_for(config)?;
         match name {
-            "sidegate_http" => Ok(Box::new(move || Box::new(http::Http::new(engine, side)))),
+            "sidegate_http" => {
+                let configured = side.map(sidecar::Configured::new);
+                Ok(Box::new(move || {
+                    let _lives_as_long = &configured;
+                    Box::new(http::Http::new(engine, side))
+                }))
+            }
             _ => unknown("HTTP filter"),
         }
     }

@@ -8,6 +8,7 @@ use sidegate_stream::{Address, Lease, Peer};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A filter's configuration (JSON); on the node it has none.
 #[derive(Deserialize)]
@@ -53,6 +54,34 @@ impl Side {
             Self::Egress => envoy.upstream_uri(),
         }
     }
+}
+
+/// Filters of a configuration that Envoy has in use.
+static INGRESS: AtomicUsize = AtomicUsize::new(0);
+
+/// Counts a filter's configuration for as long as it lives.
+pub struct Configured(Side);
+
+impl Configured {
+    pub fn new(side: Side) -> Self {
+        if side == Side::Ingress {
+            INGRESS.fetch_add(1, Ordering::Relaxed);
+        }
+        Self(side)
+    }
+}
+
+impl Drop for Configured {
+    fn drop(&mut self) {
+        if self.0 == Side::Ingress {
+            INGRESS.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Whether what comes to the pod is judged at all: the filters may be taken from us at any time.
+pub fn enforces() -> bool {
+    INGRESS.load(Ordering::Relaxed) > 0
 }
 
 /// Takes the lease that the agent has put into a socket.

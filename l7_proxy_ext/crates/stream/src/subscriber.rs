@@ -47,6 +47,9 @@ pub struct Sidecar {
     pub lease_socket: PathBuf,
     /// Takes what the agent has put into the socket.
     pub receive: fn(BorrowedFd) -> io::Result<Box<dyn Lease>>,
+    /// Whether the proxy has a filter of ours that judges what comes to the pod: without one it
+    /// has no lease, whatever its policy.
+    pub enforces: fn() -> bool,
 }
 
 /// What the datapath looks at (docs/adr/0013).
@@ -107,14 +110,20 @@ async fn enforce(
 ) {
     let Some(sidecar) = &agent.sidecar else { return std::future::pending().await };
     while !*stopped.borrow() {
-        if let (Some(lease), Some(policy)) = (&*held.borrow(), policies.only()) {
-            lease.hold(policy.revision);
-        }
+        hold(sidecar, policies, held);
         sidecar.peers.expire();
         _ = tokio::time::timeout(LEASE_INTERVAL, stopped.changed()).await;
     }
     // The farewell of the other half.
     std::future::pending().await
+}
+
+fn hold(sidecar: &Sidecar, policies: &Policies, held: &Held) {
+    if let (Some(lease), Some(policy), true) =
+        (&*held.borrow(), policies.only(), (sidecar.enforces)())
+    {
+        lease.hold(policy.revision);
+    }
 }
 
 async fn subscribe(
@@ -218,8 +227,8 @@ async fn receive(
                     sidecar.peers.learn(&response.peers);
                 }
                 let errors = policies.apply(&response);
-                if let (Some(lease), Some(policy)) = (&*held.borrow(), policies.only()) {
-                    lease.hold(policy.revision);
+                if let Some(sidecar) = &agent.sidecar {
+                    hold(sidecar, policies, held);
                 }
                 let ack = v1::Ack { nonce: response.nonce, errors };
                 requests.send(request(Message::Ack(ack))).await?;
