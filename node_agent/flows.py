@@ -13,7 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from datapath.codec import Event
-from datapath.consts import Verdict
+from datapath.consts import DropReason, Verdict
 from datapath.facade import Datapath
 from flow_observer.filter import BadFilter, FlowFilter
 from flow_observer.observer import Observer
@@ -126,7 +126,10 @@ class Flows:
         )
 
     def _rule(self, event: Event) -> str:
-        """The rules behind a kernel verdict: those of the entry that decided."""
+        """The rules behind a kernel verdict: those of the entry that decided; none behind a drop
+        for another reason."""
+        if event.verdict is Verdict.DROPPED and event.reason is not DropReason.POLICY_DENIED:
+            return ""
         policy = self._enforcement.controller.policy_of(event.endpoint_id)
         if policy is None or not policy.direction(event.direction).enforced:
             return ""

@@ -230,6 +230,7 @@ class Sidecars:
                     "endpoint": endpoint_id,
                     "connected": session is not None,
                     "version": session.hello.module_version if session else "",
+                    "wanted": self._xds.revision(endpoint_id),
                     "acknowledged": session.acked.get(endpoint_id, 0) if session else 0,
                     "lease": served.process is not None,
                     "refused": served.refused,

@@ -17,8 +17,12 @@ from sidegate_cli.output import Format, flat, show
 endpoint = group("Pods that this node enforces policy for.")
 identity = group("Identities that policy is decided by.")
 bpf_map = group("The maps that the kernel decides by.")
+istio = group("Policy in the sidecars of an Istio mesh.")
 envoy = group("The Envoy that decides HTTP and Kafka.")
 
+_SIDECAR = (
+    "pod", "endpoint", "connected", "lease", "version", "acknowledged", "wanted", "refused",
+)  # fmt: skip
 _ENDPOINT = ("id", "pod", "identity", "ipv4", "ipv6", "ingress", "egress", "revision", "labels")
 
 
@@ -96,6 +100,12 @@ def endpoint_get(
 def identity_list(output: Output = Format.TABLE, node: Node = "default") -> None:
     """Every identity with its labels and the pods that have it."""
     _items(ask(node, "/v1/identities"), output, ("id", "labels", "pods"))
+
+
+@istio.command("status")
+def istio_status(output: Output = Format.TABLE, node: Node = "default") -> None:
+    """The pods of this node whose own proxy enforces L7: its module, lease and policy version."""
+    _items(ask(node, "/v1/sidecars"), output, _SIDECAR)
 
 
 @bpf_map.command("list")

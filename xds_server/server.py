@@ -95,6 +95,11 @@ class XdsServer:
                 return
             self._hub.readdress(mapped(prefix.network_address))
 
+    def revision(self, endpoint_id: int) -> int:
+        """Of the newest policy of an endpoint; 0 before its first."""
+        policy = self._hub.policies.get(endpoint_id)
+        return policy.revision if policy else 0
+
     def sidecar(self, endpoint_id: int) -> PolicySession | None:
         """The stream of a pod's own proxy; None while there is none."""
         return next((s for s in self._hub.sessions

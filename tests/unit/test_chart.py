@@ -127,7 +127,9 @@ def test_no_container_has_more_than_its_share(variant: str) -> None:
     }
     for name, spec in pod_specs(variant):
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
-        assert not {"hostPID", "hostIPC"} & spec.keys(), name
+        # Whoever asks for a sidecar's lease is known by its process.
+        known = {"hostPID"} if (variant, name) == ("istio", "DaemonSet/sidegate-agent") else set()
+        assert {"hostPID", "hostIPC"} & spec.keys() == known, name
         for container in [*spec.get("initContainers", []), *spec["containers"]]:
             context = container["securityContext"]
             where = f"{name} {container['name']}"

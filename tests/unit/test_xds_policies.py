@@ -18,7 +18,7 @@ from policy_engine.model import (
 )
 from sidegate_api.policy.v1 import policy_pb2 as pb
 from xds_server.policy_proto import endpoint_policy
-from xds_server.policy_stream import PolicyHub, PolicySession
+from xds_server.policy_stream import PolicyHub, PolicySession, Sidecar
 
 HELLO = pb.Hello(node="n", protocol_version=1)
 
@@ -202,3 +202,75 @@ def test_the_module_hears_of_tcp_alone(protocol: Protocol) -> None:
     direction = DirectionPolicy(enforced=True, rules=(PortRule("r", None, protocol, 53),))
     made = endpoint_policy(EndpointPolicy(7, 256, direction, DirectionPolicy(), {}))
     assert bool(made.ingress.rules) == (protocol in (Protocol.ANY, Protocol.TCP))
+
+
+def _sidecar(endpoint_id: int, owners: dict[bytes, int] | None = None) -> Sidecar:
+    known = owners or {}
+    return Sidecar(endpoint_id, lambda a: pb.Peer(address=a, identity=known.get(a, 2)))
+
+
+def test_a_sidecar_is_told_of_its_own_endpoint_only_and_not_before_it_has_a_policy() -> None:
+    hub = PolicyHub()
+    hub.publish(policy(1))
+    session = hub.connect(HELLO, lambda: None, _sidecar(2))
+    assert told(session) is None
+    hub.publish(policy(3))
+    assert told(session) is None
+    hub.publish(policy(2, 7))
+    assert told(session) == (1, True, [(2, 7)], [])
+    hub.publish(policy(1, 2))
+    assert told(session) is None
+    hub.remove(2)
+    assert told(session) == (2, False, [], [2])
+
+
+def test_a_sidecar_hears_of_the_peers_it_has_met_and_whenever_one_has_another_owner() -> None:
+    a, b = bytes(15) + b"\1", bytes(15) + b"\2"
+    owners = {a: 300}
+    hub = PolicyHub()
+    hub.publish(policy(2))
+    session = hub.connect(HELLO, lambda: None, _sidecar(2, owners))
+    stranger = hub.connect(HELLO, lambda: None, _sidecar(3))
+    session.response()
+    hub.meet(session, [a])
+    response = session.response()
+    assert response
+    assert [(p.address, p.identity) for p in response.peers] == [(a, 300)]
+    owners[a] = 400
+    hub.readdress(a)
+    hub.readdress(b)
+    response = session.response()
+    assert response
+    assert [p.identity for p in response.peers] == [400]
+    assert told(session) is None
+    assert told(stranger) is None
+    hub.disconnect(session)
+    hub.readdress_all()
+    assert told(session) is None
+
+
+@pytest.mark.parametrize("address", [b"", b"1234", bytes(17)])
+def test_a_peer_is_asked_for_by_sixteen_bytes(address: bytes) -> None:
+    hub = PolicyHub()
+    session = hub.connect(HELLO, lambda: None, _sidecar(2))
+    with pytest.raises(ValueError, match="16 bytes"):
+        hub.meet(session, [address])
+
+
+def test_the_nodes_module_asks_for_no_peers() -> None:
+    hub = PolicyHub()
+    session = hub.connect(HELLO, lambda: None)
+    with pytest.raises(ValueError, match="sidecar"):
+        hub.meet(session, [bytes(16)])
+
+
+async def test_a_change_waits_for_the_sidecar_that_it_is_about() -> None:
+    hub = PolicyHub()
+    hub.publish(policy(1))
+    hub.publish(policy(2))
+    session = hub.connect(HELLO, lambda: None, _sidecar(2))
+    session.response()
+    assert await hub.acknowledged(1, 1, 0.01), "of another pod"
+    assert not await hub.acknowledged(2, 1, 0.01)
+    session.acknowledge(pb.Ack(nonce=1))
+    assert await hub.acknowledged(2, 1, 0.01)

@@ -1,0 +1,161 @@
+"""A real Istio (istioctl, istiod, pilot-agent, injection) with the module in a stock Envoy: policy
+inside strict mTLS, and what becomes of it when something dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from sandbox.cluster import await_rollout, install, kubectl, nodes_of
+from sandbox.control_plane import Cluster
+from sandbox.istio_quickstart import EXAMPLES, apply_example, ask, install_istio, load, seen
+from sandbox.node import SANDBOX_ROOT
+from tests.system import cluster_rig
+
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(300)]
+
+MESH = Cluster("mesh")
+READ = ("http://reviews:8080/reviews/1",)
+DELETE = ("--method", "DELETE", "http://reviews:8080/reviews/1")
+
+
+@pytest.fixture(scope="module")
+def mesh() -> Iterator[None]:
+    with cluster_rig.running(MESH, 2):
+        install(MESH, "istio.enabled=true")
+        await_rollout(MESH)
+        install_istio(MESH)
+        apply_example(MESH)
+        assert {probe: seen(MESH, probe) for probe in load()} == expected()
+        yield
+
+
+def expected() -> dict[object, str]:
+    return {probe: probe.expect for probe in load()}
+
+
+def test_the_quickstart_is_as_expected_and_leaves_nothing() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "sandbox.quickstart", "--istio", "--once"],
+        check=False, capture_output=True, text=True, timeout=250,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "7 of 7 as expected" in done.stdout
+    assert list(SANDBOX_ROOT.glob("*istio*")) == []
+
+
+@pytest.mark.usefixtures("mesh")
+def test_sidecars_say_how_they_enforce() -> None:
+    rows = [row for node in nodes_of(MESH, 2) for row in _sidecars(node.name)]
+    by_pod = {row["pod"]: row for row in rows}
+    assert by_pod.keys() == {"default/reviews", "default/productpage", "default/mallory"}
+    assert all(row["connected"] and row["lease"] and row["acknowledged"] for row in rows)
+
+
+@pytest.mark.usefixtures("mesh")
+def test_a_change_of_policy_holds_in_the_sidecar() -> None:
+    policies = (EXAMPLES / "istio" / "policies.yaml").read_text()
+    assert ask(MESH, "productpage", READ) == "200"
+    kubectl(MESH, "apply", "-f", "-", text=policies.replace("/reviews(/.*)?", "/other"))
+    within(2, lambda: ask(MESH, "productpage", READ) == "403")
+    kubectl(MESH, "apply", "-f", "-", text=policies)
+    within(2, lambda: ask(MESH, "productpage", READ) == "200")
+
+
+@pytest.mark.usefixtures("mesh")
+def test_without_our_filter_the_port_is_closed() -> None:
+    names = ("-n", "istio-system", "envoyfilters.networking.istio.io")
+    manifest = json.loads(kubectl(MESH, "get", *names, "sidegate-inbound", "-o", "json"))
+    kubectl(MESH, "delete", *names, "sidegate-inbound")
+    try:
+        within(6, lambda: ask(MESH, "productpage", ("--timeout=1s", *READ)) == "none")
+        reasons = kubectl(
+            MESH, "exec", "-n", "sidegate-system", _agent_of("reviews"), "-c", "agent", "--",
+            "sidegate", "observe", "--last", "50",
+        )  # fmt: skip
+        assert "sidecar lease" in reasons, reasons
+    finally:
+        for field in ("resourceVersion", "uid"):
+            del manifest["metadata"][field]
+        kubectl(MESH, "apply", "-f", "-", text=json.dumps(manifest))
+    within(10, lambda: ask(MESH, "productpage", READ) == "200")
+    assert ask(MESH, "productpage", DELETE) == "403"
+
+
+@pytest.mark.usefixtures("mesh")
+def test_the_death_of_the_agents_changes_nothing() -> None:
+    for node in nodes_of(MESH, 2):
+        for pid in _pids(node.name, "sidegate-system_sidegate-agent", "agent"):
+            os.kill(pid, signal.SIGKILL)
+    for _ in range(5):
+        assert ask(MESH, "productpage", READ) == "200"
+        assert ask(MESH, "productpage", DELETE) == "403"
+    within(30, lambda: _connected("default/reviews"))
+    assert ask(MESH, "productpage", READ) == "200"
+    assert ask(MESH, "productpage", DELETE) == "403"
+
+
+@pytest.mark.usefixtures("mesh")
+def test_a_dead_sidecar_closes_its_ports_until_it_is_back() -> None:
+    (pid,) = _pids(_node_of("reviews"), "default_reviews", "istio-proxy")
+    os.killpg(pid, signal.SIGKILL)
+    assert ask(MESH, "productpage", DELETE) != "200"
+    within(30, lambda: ask(MESH, "productpage", READ) == "200")
+    assert ask(MESH, "productpage", DELETE) == "403"
+
+
+def within(seconds: float, holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, f"not within {seconds} s"
+        time.sleep(0.1)
+
+
+def _sidecars(node: str) -> list[dict[str, object]]:
+    agent = next(
+        line.split()[0]
+        for line in kubectl(
+            MESH, "get", "pods", "-n", "sidegate-system", "--no-headers",
+            "-l", "app.kubernetes.io/component=agent", "-o", "wide",
+        ).splitlines()
+        if node in line.split()
+    )  # fmt: skip
+    said = kubectl(
+        MESH, "exec", "-n", "sidegate-system", agent, "-c", "agent", "--",
+        "sidegate", "istio", "status", "-o", "json",
+    )  # fmt: skip
+    rows: list[dict[str, object]] = json.loads(said)["items"]
+    return rows
+
+
+def _connected(pod: str) -> bool:
+    try:
+        rows = [row for node in nodes_of(MESH, 2) for row in _sidecars(node.name)]
+    except (subprocess.CalledProcessError, StopIteration, ValueError):
+        return False
+    return any(row["pod"] == pod and row["connected"] and row["acknowledged"] for row in rows)
+
+
+def _node_of(pod: str) -> str:
+    return kubectl(MESH, "get", "pod", pod, "-o", "jsonpath={.spec.nodeName}")
+
+
+def _agent_of(pod: str) -> str:
+    return kubectl(
+        MESH, "get", "pods", "-n", "sidegate-system", "-l", "app.kubernetes.io/component=agent",
+        f"--field-selector=spec.nodeName={_node_of(pod)}",
+        "-o", "jsonpath={.items[0].metadata.name}",
+    )  # fmt: skip
+
+
+def _pids(node: str, pod: str, container: str) -> list[int]:
+    states = Path(SANDBOX_ROOT / node / "pods").glob(f"{pod}*/state.json")
+    return [json.loads(state.read_text())["pids"][container] for state in states]

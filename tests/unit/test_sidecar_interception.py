@@ -1,0 +1,82 @@
+"""Which ports a pod's proxy judges, and who may ask for its lease."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from datapath.consts import Enforcer
+from node_agent import peer_process
+from node_agent.endpoints import EndpointRecord
+from node_agent.interception import ports_of
+from node_agent.peer_process import Process
+from policy_engine.model import Direction
+
+IN, OUT = Direction.INGRESS, Direction.EGRESS
+NODE, SIDECAR, UNPROVEN = Enforcer.NODE, Enforcer.SIDECAR, Enforcer.UNPROVEN
+OWN = {(IN, port): NODE for port in (15020, 15021, 15090)}
+T = "traffic.sidecar.istio.io/"
+UID = "0b8a5c6e-1111-2222-3333-444455556666"
+
+
+@pytest.mark.parametrize(
+    ("annotations", "wanted"),
+    [
+        ({}, {(IN, 0): SIDECAR, (OUT, 0): UNPROVEN}),
+        (
+            {f"{T}excludeInboundPorts": "8080, 9090"},
+            {(IN, 0): SIDECAR, (OUT, 0): UNPROVEN, (IN, 8080): NODE, (IN, 9090): NODE},
+        ),
+        (
+            {f"{T}includeInboundPorts": "80"},
+            {(IN, 0): NODE, (OUT, 0): UNPROVEN, (IN, 80): SIDECAR},
+        ),
+        ({f"{T}includeInboundPorts": ""}, {(IN, 0): NODE, (OUT, 0): UNPROVEN}),
+        (
+            {f"{T}includeInboundPorts": "*", f"{T}excludeOutboundPorts": "443"},
+            {(IN, 0): SIDECAR, (OUT, 0): UNPROVEN, (OUT, 443): NODE},
+        ),
+        ({f"{T}excludeInboundPorts": "http,70000,0"}, {(IN, 0): SIDECAR, (OUT, 0): UNPROVEN}),
+    ],
+)
+def test_ports_by_annotation(
+    annotations: dict[str, str], wanted: dict[tuple[Direction, int], Enforcer]
+) -> None:
+    pod = {"metadata": {"namespace": "n", "name": "p", "annotations": annotations}}
+    assert ports_of(pod, SIDECAR) == wanted | OWN
+
+
+def test_what_is_not_proven_is_so_on_every_port_that_is_intercepted() -> None:
+    assert ports_of({}, UNPROVEN) == {(IN, 0): UNPROVEN, (OUT, 0): UNPROVEN} | OWN
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "allowed"),
+    [
+        ("/sidegate/n-1/pods/default_orders/istio-proxy", True),
+        ("/sidegate/n-1/pods/default_orders/app", False),
+        ("/sidegate/n-1/pods/default_other/istio-proxy", False),
+        (f"/kubepods/burstable/pod{UID}/3f2a", True),
+        (f"/kubepods.slice/kubepods-pod{UID.replace('-', '_')}.slice/cri-1.scope", True),
+        ("/kubepods/burstable/pod0b8a5c6e-9999/3f2a", False),
+        ("/", False),
+    ],
+)
+def test_a_lease_is_for_the_pod_that_the_socket_is_of(cgroup: str, allowed: bool) -> None:
+    record = EndpointRecord(1, "c", "default", "orders", "lxc1", 7, "02:00:00:00:00:01",
+                            ipv4="10.0.0.1", pod_uid=UID)  # fmt: skip
+    process = Process(4711, cgroup, 1)
+    if allowed:
+        peer_process.check(process, record)
+        return
+    with pytest.raises(PermissionError, match=f"4711 is in cgroup {cgroup}"):
+        peer_process.check(process, record)
+
+
+def test_a_process_is_known_by_its_socket() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        found = peer_process.of(ours)
+    assert found.pid > 0
+    assert found.cgroup_id > 0
