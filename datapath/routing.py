@@ -18,6 +18,7 @@ PROTOCOL = 192  # of the routes that are ours, as rtnetlink(7) knows who made a 
 HAIRPIN, HAIRPIN_PEER = "sg_hairpin", "sg_hairpin0"
 _RULE_PRIORITY = 9
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
+_UNICAST = 1  # RTN_UNICAST (rtnetlink(7))
 # A container's own /proc/sys is read-only; the chart mounts the node's elsewhere.
 _PROC_SYS = Path(os.environ.get("SIDEGATE_PROC_SYS", "/proc/sys"))
 
@@ -103,7 +104,7 @@ def leads_to(address: Address, port: int) -> bool:
 
 
 def default_devices() -> tuple[str, ...]:
-    """The interfaces by which default routes leave, in order of their names.
+    """The interfaces by which default routes leave, in order of their names. Ours to Envoy is none.
 
     Not within an event loop. Raises NetlinkError.
     """
@@ -112,6 +113,7 @@ def default_devices() -> tuple[str, ...]:
             route.get_attr("RTA_OIF")
             for family in _FAMILIES
             for route in ip.get_default_routes(family=family)
+            if route["type"] == _UNICAST
         }
     return tuple(sorted(socket.if_indextoname(index) for index in found if index))
 

@@ -120,7 +120,10 @@ def _with_overlay(call: Call) -> int:
 
 
 def _say_what_is_added() -> None:
-    table = Table("Sidegate adds", "where", "what for", box=None, header_style="bold")
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("Sidegate adds", no_wrap=True)
+    table.add_column("where", no_wrap=True)
+    table.add_column("what for")
     table.add_row("injection template sidegate", "istio-sidecar-injector",
                   "istio-proxy gets the module and the agent's sockets")  # fmt: skip
     for each in overlay.resources():

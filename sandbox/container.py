@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sandbox.images import files, search_path
-from sandbox.node import Node
+from sandbox.node import Node, remove_cgroup
 from sandbox.pod import Container, PodSpec
 from sandbox.volumes import Volume
 
@@ -76,11 +76,17 @@ def start(place: Place, pod: PodSpec, container: Container) -> subprocess.Popen[
 
 
 def end_rest(place: Place, pod: PodSpec, container: Container) -> None:
-    """A container ends with its first process, whatever else it has started (cgroup.kill)."""
-    if place.node.cgroup is not None:
-        killing = place.node.cgroup / _group(pod, container) / "cgroup.kill"
-        with contextlib.suppress(FileNotFoundError):
-            killing.write_text("1")
+    """A container ends with its first process, whatever else it has started (cgroup.kill).
+
+    The next one gets a new cgroup: Linux 6.18 kills whatever is cloned into one that was ever
+    killed, which is how ``kubectl exec`` comes in.
+    """
+    if place.node.cgroup is None:
+        return
+    group = place.node.cgroup / _group(pod, container)
+    with contextlib.suppress(FileNotFoundError):
+        (group / "cgroup.kill").write_text("1")
+        remove_cgroup(group)
 
 
 def write_volumes(place: Place, pod: PodSpec) -> None:

@@ -181,8 +181,8 @@ class Node:
         if self.cgroup is not None and self.cgroup.exists():
             for path in sorted(self.cgroup.rglob("*"), reverse=True):
                 if path.is_dir():
-                    _remove_cgroup(path)
-            _remove_cgroup(self.cgroup)
+                    remove_cgroup(path)
+            remove_cgroup(self.cgroup)
         for directory in (self.run_dir, self.root / "run", self.sandbox_dir / "pods"):
             shutil.rmtree(directory, ignore_errors=True)
 
@@ -200,7 +200,7 @@ class Node:
         return [p.name for p in _NETNS.iterdir() if p.name in own or p.name.startswith(pods)]
 
 
-def _remove_cgroup(path: Path) -> None:
+def remove_cgroup(path: Path) -> None:
     """The kernel lets go of one some time after its last process ended. Raises OSError."""
     for _ in range(100):
         try:

@@ -56,3 +56,14 @@ def test_only_what_differs_is_written(node: Node) -> None:
         assert routes(node) == [f"{V4} via {v4}", f"{V6} via {moved}"]
         routing.set_routes({})
         assert routes(node) == []
+
+
+def test_the_way_to_envoy_is_no_uplink(node: Node) -> None:
+    """An agent that starts again finds its own route; the node's own traffic goes by ``lo``."""
+    with inside(node.name):
+        ip("route", "add", "default", "via", "192.0.2.254", netns=node.name)
+        before = routing.default_devices()
+        routing.set_up()
+        assert routing.default_devices() == before
+        assert before
+        assert "lo" not in before
