@@ -61,7 +61,7 @@ def test_only_what_differs_is_written(node: Node) -> None:
 def test_the_way_to_envoy_is_no_uplink(node: Node) -> None:
     """An agent that starts again finds its own route; the node's own traffic goes by ``lo``."""
     with inside(node.name):
-        ip("route", "add", "default", "via", "192.0.2.254", netns=node.name)
+        ip("route", "replace", "default", "dev", "up0", netns=node.name)
         before = routing.default_devices()
         routing.set_up()
         assert routing.default_devices() == before
