@@ -81,7 +81,7 @@ def _inbound() -> dict[str, Any]:
     options = {
         "@type": f"{_TYPE}/{_HTTP_OPTIONS}",
         "use_downstream_protocol_config": {},
-        "http_filters": [_http_filter("ingress"), codec],
+        "http_filters": [_filter("http", "DynamicModuleFilter", "sidegate_http"), codec],
     }
     return {
         "apiVersion": "networking.istio.io/v1alpha3",
@@ -95,31 +95,44 @@ def _inbound() -> dict[str, Any]:
             "priority": _PRIORITY,
             "configPatches": [
                 {
+                    # What is not HTTP: Kafka is judged, the rest passes as L4 rules say.
+                    "applyTo": "NETWORK_FILTER",
+                    "match": {
+                        "context": "SIDECAR_INBOUND",
+                        "listener": {
+                            "filterChain": {"filter": {"name": "envoy.filters.network.tcp_proxy"}}
+                        },
+                    },
+                    "patch": {
+                        "operation": "INSERT_BEFORE",
+                        "value": _filter("network", "DynamicModuleNetworkFilter", "sidegate_kafka"),
+                    },
+                },
+                {
                     "applyTo": "CLUSTER",
                     "match": {"context": "SIDECAR_INBOUND"},
                     "patch": {
                         "operation": "MERGE",
                         "value": {"typed_extension_protocol_options": {_HTTP_OPTIONS: options}},
                     },
-                }
+                },
             ],
         },
     }
 
 
-def _http_filter(direction: str) -> dict[str, Any]:
-    package = "envoy.extensions.filters.http.dynamic_modules.v3"
-    config = {"direction": direction, "directory": DIRECTORY}
+def _filter(kind: str, message: str, name: str) -> dict[str, Any]:
+    config = {"direction": "ingress", "directory": DIRECTORY}
     return {
-        "name": "sidegate_http",
+        "name": name,
         "typed_config": {
-            "@type": f"{_TYPE}/{package}.DynamicModuleFilter",
+            "@type": f"{_TYPE}/envoy.extensions.filters.{kind}.dynamic_modules.v3.{message}",
             "dynamic_module_config": {
                 "name": "sidegate",
                 "do_not_close": True,  # it has a thread
                 "module": {"local": {"filename": f"{DIRECTORY}/libsidegate.so"}},
             },
-            "filter_name": "sidegate_http",
+            "filter_name": name,
             "filter_config": {
                 "@type": f"{_TYPE}/google.protobuf.StringValue",
                 "value": json.dumps(config),

@@ -112,6 +112,58 @@ def test_a_dead_sidecar_closes_its_ports_until_it_is_back() -> None:
     assert ask(MESH, "productpage", DELETE) == "403"
 
 
+@pytest.mark.usefixtures("mesh")
+def test_a_port_that_the_mesh_takes_for_tcp_is_no_way_around(tmp_path: Path) -> None:
+    """Envoy reads no HTTP there: rules without L7 let it pass, others close it."""
+    manifests = tmp_path / "ledger.yaml"
+    manifests.write_text(_LEDGER)
+    kubectl(MESH, "apply", "-f", str(manifests))
+    try:
+        kubectl(MESH, "wait", "--for=condition=Ready", "pod/ledger", "--timeout=60s")
+        ask_ledger = ("--timeout=2s", "http://ledger:9000/v1")
+        for rules, answer in (
+            ("", "200"),
+            ('rules: {http: [{method: GET, path: "/v1"}]}', "503"),
+            ("rules: {kafka: [{topic: orders}]}", "503"),
+            ("", "200"),
+        ):
+            kubectl(MESH, "apply", "-f", "-", text=_LEDGER_POLICY.format(rules=rules))
+            within(10, lambda: ask(MESH, "productpage", ask_ledger) == answer)  # noqa: B023
+    finally:
+        kubectl(MESH, "delete", "cnp/ledger", "--ignore-not-found")
+        kubectl(MESH, "delete", "-f", str(manifests))
+
+
+_LEDGER = """
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: ledger}
+spec: {selector: {matchLabels: {app: ledger}}, mtls: {mode: PERMISSIVE}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: ledger}
+spec: {selector: {app: ledger}, ports: [{name: tcp, port: 9000, targetPort: 8080}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: ledger, labels: {app: ledger}}
+spec: {containers: [{name: app, image: sidegate.test/http}]}
+"""
+_LEDGER_POLICY = """
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {{name: ledger}}
+spec:
+  endpointSelector: {{matchLabels: {{app: ledger}}}}
+  ingress:
+    - fromEndpoints: [{{matchLabels: {{app: productpage}}}}]
+      toPorts:
+        - ports: [{{port: "8080", protocol: TCP}}]
+          {rules}
+"""
+
+
 def within(seconds: float, holds: Callable[[], bool]) -> None:
     end = time.monotonic() + seconds
     while not holds():

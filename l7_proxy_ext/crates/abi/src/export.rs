@@ -93,6 +93,10 @@ macro_rules! export {
                     filter.on_write(envoy, end_stream)
                 })
             }
+            envoy_dynamic_module_on_network_filter_scheduled(
+                envoy: EnvoyPtr, filter: ModulePtr, _event: u64) -> () {
+                network::on_scheduled(envoy, filter.cast_mut().cast())
+            }
             envoy_dynamic_module_on_network_filter_destroy(filter: ModulePtr) -> () {
                 module::destroy::<network::Filter>(filter)
             }
@@ -167,7 +171,6 @@ macro_rules! export {
             envoy_dynamic_module_on_network_filter_config_scheduled
             envoy_dynamic_module_on_network_filter_event
             envoy_dynamic_module_on_network_filter_http_callout_done
-            envoy_dynamic_module_on_network_filter_scheduled
 
             envoy_dynamic_module_on_http_filter_config_http_callout_done
             envoy_dynamic_module_on_http_filter_config_http_stream_complete

@@ -125,6 +125,20 @@ callbacks! {
         filter: EnvoyPtr, data: ModuleBuffer, end_stream: bool);
     fn envoy_dynamic_module_callback_network_filter_close(filter: EnvoyPtr, close_type: u32);
 
+    fn envoy_dynamic_module_callback_network_filter_get_remote_address(
+        filter: EnvoyPtr, address: *mut EnvoyBuffer, port: *mut u32) -> bool;
+    fn envoy_dynamic_module_callback_network_filter_get_local_address(
+        filter: EnvoyPtr, address: *mut EnvoyBuffer, port: *mut u32) -> bool;
+    fn envoy_dynamic_module_callback_network_filter_get_ssl_uri_sans_size(
+        filter: EnvoyPtr) -> usize;
+    fn envoy_dynamic_module_callback_network_filter_get_ssl_uri_sans(
+        filter: EnvoyPtr, uris: *mut EnvoyBuffer) -> bool;
+    fn envoy_dynamic_module_callback_network_filter_continue_reading(filter: EnvoyPtr);
+    fn envoy_dynamic_module_callback_network_filter_scheduler_new(filter: EnvoyPtr) -> EnvoyPtr;
+    fn envoy_dynamic_module_callback_network_filter_scheduler_commit(
+        scheduler: EnvoyPtr, event: u64);
+    fn envoy_dynamic_module_callback_network_filter_scheduler_delete(scheduler: EnvoyPtr);
+
     fn envoy_dynamic_module_callback_http_get_header(
         filter: EnvoyPtr, map: u32, key: ModuleBuffer, value: *mut EnvoyBuffer, index: usize,
         count: *mut usize) -> bool;

@@ -2,6 +2,7 @@
 
 use crate::ffi::{self, EnvoyBuffer, EnvoyPtr};
 use crate::guard::fail_closed;
+use std::net::{IpAddr, SocketAddr};
 
 /// Whether the next filter sees the buffer.
 pub enum Flow {
@@ -12,6 +13,10 @@ pub enum Flow {
 /// A filter of one connection.
 pub trait NetworkFilter: Send {
     fn on_new_connection(&mut self, _envoy: &Connection) -> Flow {
+        Flow::Continue
+    }
+    /// A [`Waker`] of this connection was called: `Continue` lets it go on that was stopped.
+    fn on_scheduled(&mut self, _envoy: &Connection) -> Flow {
         Flow::Continue
     }
     /// The client sent something: [`Connection::read_buffer`].
@@ -25,6 +30,27 @@ pub trait NetworkFilter: Send {
 /// The connection, as Envoy shows it during a hook.
 pub struct Connection(EnvoyPtr);
 
+/// Calls a connection back, from any thread. It may outlive the connection.
+pub struct Waker(EnvoyPtr);
+
+// SAFETY: Envoy's schedulers are made to be committed from other threads.
+unsafe impl Send for Waker {}
+
+impl Waker {
+    pub fn wake(self) {
+        // SAFETY: alive until dropped.
+        unsafe { ffi::envoy_dynamic_module_callback_network_filter_scheduler_commit(self.0, 0) }
+    }
+}
+
+impl Drop for Waker {
+    fn drop(&mut self) {
+        // SAFETY: made by `Connection::waker`, deleted once.
+        unsafe { ffi::envoy_dynamic_module_callback_network_filter_scheduler_delete(self.0) }
+    }
+}
+
+type Address = unsafe extern "C" fn(EnvoyPtr, *mut EnvoyBuffer, *mut u32) -> bool;
 type Size = unsafe extern "C" fn(EnvoyPtr) -> usize;
 type Chunks = unsafe extern "C" fn(EnvoyPtr, *mut EnvoyBuffer) -> bool;
 
@@ -41,6 +67,50 @@ impl Connection {
             )
             .then(|| value.bytes())
         }
+    }
+
+    /// Who connected.
+    pub fn remote(&self) -> Option<SocketAddr> {
+        self.address(ffi::envoy_dynamic_module_callback_network_filter_get_remote_address)
+    }
+
+    /// Where the client connected to.
+    pub fn local(&self) -> Option<SocketAddr> {
+        self.address(ffi::envoy_dynamic_module_callback_network_filter_get_local_address)
+    }
+
+    fn address(&self, get: Address) -> Option<SocketAddr> {
+        let (mut address, mut port) = (EnvoyBuffer::EMPTY, 0);
+        // SAFETY: the pointer is Envoy's for this hook; the text is parsed before it returns.
+        let text = unsafe { get(self.0, &mut address, &mut port).then(|| address.bytes())? };
+        let ip: IpAddr = std::str::from_utf8(text).ok()?.parse().ok()?;
+        Some(SocketAddr::new(ip, port.try_into().ok()?))
+    }
+
+    /// The first URI of the client's certificate; empty without one.
+    pub fn client_uri(&self) -> &[u8] {
+        // SAFETY: the vector has room for as many as Envoy says there are; the bytes are Envoy's
+        // until the hook returns, which outlives `self`.
+        unsafe {
+            let size =
+                ffi::envoy_dynamic_module_callback_network_filter_get_ssl_uri_sans_size(self.0);
+            let mut uris = vec![EnvoyBuffer::EMPTY; size];
+            if size == 0
+                || !ffi::envoy_dynamic_module_callback_network_filter_get_ssl_uri_sans(
+                    self.0,
+                    uris.as_mut_ptr(),
+                )
+            {
+                return &[];
+            }
+            uris[0].bytes()
+        }
+    }
+
+    /// What calls [`NetworkFilter::on_scheduled`] on this connection's worker, from any thread.
+    pub fn waker(&self) -> Waker {
+        // SAFETY: the pointer is Envoy's for this hook.
+        Waker(unsafe { ffi::envoy_dynamic_module_callback_network_filter_scheduler_new(self.0) })
     }
 
     /// Calls `each` with the chunks of what the client sent and has not been drained.
@@ -138,6 +208,18 @@ impl Connection {
 }
 
 pub type Filter = Box<dyn NetworkFilter>;
+
+/// # Safety
+/// Called by Envoy with pointers that are valid for this hook.
+pub unsafe fn on_scheduled(envoy: EnvoyPtr, filter: *mut Filter) {
+    const CONTINUE: u32 = 0;
+    if unsafe { hook(envoy, filter, |filter, connection| filter.on_scheduled(connection)) }
+        == CONTINUE
+    {
+        // SAFETY: the pointer is Envoy's for this hook.
+        unsafe { ffi::envoy_dynamic_module_callback_network_filter_continue_reading(envoy) }
+    }
+}
 
 /// # Safety
 /// Called by Envoy with pointers that are valid for this hook.

@@ -4,21 +4,91 @@
 use crate::engine::{Engine, Judgement};
 use crate::facts::{Facts, KEY};
 use crate::guard::log_not_protocol;
+use crate::sidecar::{Side, certificate_fits};
 use sidegate_abi::network::{Connection, Flow, NetworkFilter};
 use sidegate_kafka::{Actions, Judge, Question, Request, Session};
 use sidegate_policy::KafkaRequest;
-use sidegate_proto::v1::{KafkaRecord, Verdict, VerdictRecord, verdict_record};
+use sidegate_proto::v1::{KafkaRecord, Reason, Verdict, VerdictRecord, verdict_record};
 use sidegate_stream::MergeKey;
 
 pub struct Kafka {
     engine: &'static Engine,
+    side: Option<Side>,
     session: Session,
     closed: bool,
+    passage: Passage,
+}
+
+/// What a sidecar's connection is, where the same filter sees all that is not HTTP.
+#[derive(Clone, Copy, PartialEq)]
+enum Passage {
+    /// On the node, and where policy asks for Kafka: every byte is read.
+    Read,
+    /// It is not known yet who the client is.
+    Waits,
+    /// A rule without L7 lets it pass, or there is none, in this generation.
+    Open(u64),
 }
 
 impl Kafka {
-    pub fn new(engine: &'static Engine) -> Self {
-        Self { engine, session: Session::default(), closed: false }
+    /// `side` is None on the node.
+    pub fn new(engine: &'static Engine, side: Option<Side>) -> Self {
+        let session = Session::default();
+        Self { engine, side, session, closed: false, passage: Passage::Read }
+    }
+
+    fn facts(&self, envoy: &Connection) -> Option<Facts> {
+        match self.side {
+            None => envoy.filter_state(KEY).and_then(Facts::from_bytes),
+            Some(_) => Some(Facts::between(envoy.remote()?, envoy.local()?)),
+        }
+    }
+
+    /// In a sidecar: whether this connection is to be read. Closes what has no right to be.
+    fn admit(&mut self, envoy: &Connection) -> Flow {
+        let generation = self.engine.generation();
+        let Some(facts) = self.facts(envoy) else { return self.refuse(envoy, None) };
+        let port = facts.destination_port();
+        let judgement = self.engine.judge(&facts, self.side, |endpoint, direction, peer| {
+            endpoint.l4(direction, peer, port)
+        });
+        let Some(peer) = &judgement.ends.peer else {
+            return self.refuse(envoy, Some(judgement.record(&facts)));
+        };
+        if !certificate_fits(envoy.client_uri(), peer) {
+            let denied = judgement.denied(Reason::PeerMismatch);
+            return self.refuse(envoy, Some(denied.record(&facts)));
+        }
+        let was_open = matches!(self.passage, Passage::Open(_));
+        self.passage = match judgement.decision.is_denied() {
+            false => Passage::Open(generation),
+            true if was_open => return self.refuse(envoy, Some(judgement.record(&facts))),
+            true => Passage::Read,
+        };
+        Flow::Continue
+    }
+
+    fn refuse(&mut self, envoy: &Connection, record: Option<VerdictRecord>) -> Flow {
+        self.closed = true;
+        if let Some(record) = record {
+            self.engine.verdicts().push(record);
+        }
+        envoy.close(false);
+        Flow::Stop
+    }
+
+    /// Whether bytes pass unread; `Err` says what to do instead.
+    fn passes(&mut self, envoy: &Connection) -> Result<bool, Flow> {
+        match self.passage {
+            Passage::Read => Ok(false),
+            _ if self.closed => Err(Flow::Stop),
+            Passage::Waits => Err(Flow::Stop),
+            Passage::Open(generation) if generation == self.engine.generation() => Ok(true),
+            Passage::Open(_) => match self.admit(envoy) {
+                Flow::Continue => Ok(true),
+                Flow::Stop => Err(Flow::Stop),
+            },
+        }
     }
 
     fn run(
@@ -27,9 +97,9 @@ impl Kafka {
         step: impl FnOnce(&mut Session, &dyn Judge, &mut Actions),
     ) -> Actions {
         let mut actions = Actions::default();
-        match envoy.filter_state(KEY).and_then(Facts::from_bytes) {
+        match self.facts(envoy) {
             Some(facts) if !self.closed => {
-                let judge = ByPolicy { engine: self.engine, facts };
+                let judge = ByPolicy { engine: self.engine, side: self.side, facts };
                 step(&mut self.session, &judge, &mut actions);
             }
             _ => actions.not_protocol = !self.closed,
@@ -42,8 +112,8 @@ impl Kafka {
             return Flow::Continue;
         }
         self.closed = true;
-        if let Some(facts) = envoy.filter_state(KEY).and_then(Facts::from_bytes) {
-            log_not_protocol(self.engine, &facts, None);
+        if let Some(facts) = self.facts(envoy) {
+            log_not_protocol(self.engine, &facts, self.side);
         }
         envoy.close(false);
         Flow::Stop
@@ -51,7 +121,32 @@ impl Kafka {
 }
 
 impl NetworkFilter for Kafka {
+    fn on_new_connection(&mut self, envoy: &Connection) -> Flow {
+        if self.side.is_none() {
+            return Flow::Continue;
+        }
+        let Some(facts) = self.facts(envoy) else { return self.refuse(envoy, None) };
+        let wake = || {
+            let waker = envoy.waker();
+            move || waker.wake()
+        };
+        if self.engine.await_peer(&facts, self.side, wake) {
+            self.passage = Passage::Waits;
+            return Flow::Stop;
+        }
+        self.admit(envoy)
+    }
+
+    fn on_scheduled(&mut self, envoy: &Connection) -> Flow {
+        self.admit(envoy)
+    }
+
     fn on_read(&mut self, envoy: &Connection, _end_stream: bool) -> Flow {
+        match self.passes(envoy) {
+            Ok(true) => return Flow::Continue,
+            Ok(false) => {}
+            Err(flow) => return flow,
+        }
         let mut bytes = Vec::new();
         envoy.read_buffer(|chunk| bytes.extend_from_slice(chunk));
         let actions = self.run(envoy, |session, judge, out| session.on_client(&bytes, judge, out));
@@ -63,6 +158,11 @@ impl NetworkFilter for Kafka {
     }
 
     fn on_write(&mut self, envoy: &Connection, _end_stream: bool) -> Flow {
+        match self.passes(envoy) {
+            Ok(true) => return Flow::Continue,
+            Ok(false) => {}
+            Err(flow) => return flow,
+        }
         let mut bytes = Vec::new();
         envoy.write_buffer(|chunk| bytes.extend_from_slice(chunk));
         let actions = self.run(envoy, |session, judge, out| session.on_broker(&bytes, judge, out));
@@ -76,6 +176,7 @@ impl NetworkFilter for Kafka {
 
 struct ByPolicy {
     engine: &'static Engine,
+    side: Option<Side>,
     facts: Facts,
 }
 
@@ -88,7 +189,7 @@ impl ByPolicy {
             topic: question.topic,
         };
         let port = self.facts.destination_port();
-        self.engine.judge(&self.facts, None, |endpoint, direction, peer| {
+        self.engine.judge(&self.facts, self.side, |endpoint, direction, peer| {
             endpoint.kafka(direction, peer, port, &request)
         })
     }

@@ -12,7 +12,7 @@ mod peer;
 mod sidecar;
 
 use engine::Engine;
-use sidecar::Side;
+use sidecar::{Configured, Kind, Side};
 use sidegate_abi::{Factory, Module, Refusal, http as http_abi, listener, network};
 use std::sync::{Mutex, OnceLock};
 
@@ -68,10 +68,16 @@ impl Module for Sidegate {
         }
     }
 
-    fn network(&self, name: &str, _config: &[u8]) -> Result<Factory<network::Filter>, Refusal> {
-        let engine = engine()?;
+    fn network(&self, name: &str, config: &[u8]) -> Result<Factory<network::Filter>, Refusal> {
+        let (engine, side) = engine_for(config)?;
         match name {
-            "sidegate_kafka" => Ok(Box::new(|| Box::new(kafka::Kafka::new(engine)))),
+            "sidegate_kafka" => {
+                let configured = side.map(|side| Configured::new(side, Kind::Network));
+                Ok(Box::new(move || {
+                    let _lives_as_long = &configured;
+                    Box::new(kafka::Kafka::new(engine, side))
+                }))
+            }
             _ => unknown("network filter"),
         }
     }
@@ -80,7 +86,7 @@ impl Module for Sidegate {
         let (engine, side) = engine_for(config)?;
         match name {
             "sidegate_http" => {
-                let configured = side.map(sidecar::Configured::new);
+                let configured = side.map(|side| Configured::new(side, Kind::Http));
                 Ok(Box::new(move || {
                     let _lives_as_long = &configured;
                     Box::new(http::Http::new(engine, side))

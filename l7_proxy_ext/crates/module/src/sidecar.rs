@@ -56,32 +56,40 @@ impl Side {
     }
 }
 
-/// Filters of a configuration that Envoy has in use.
-static INGRESS: AtomicUsize = AtomicUsize::new(0);
+/// The two ways by which something comes to the pod.
+#[derive(Clone, Copy)]
+pub enum Kind {
+    Http,
+    Network,
+}
+
+/// Configurations of filters for what comes in that Envoy has in use, by [`Kind`].
+static INGRESS: [AtomicUsize; 2] = [AtomicUsize::new(0), AtomicUsize::new(0)];
 
 /// Counts a filter's configuration for as long as it lives.
-pub struct Configured(Side);
+pub struct Configured(Option<&'static AtomicUsize>);
 
 impl Configured {
-    pub fn new(side: Side) -> Self {
-        if side == Side::Ingress {
-            INGRESS.fetch_add(1, Ordering::Relaxed);
+    pub fn new(side: Side, kind: Kind) -> Self {
+        let count = (side == Side::Ingress).then(|| &INGRESS[kind as usize]);
+        if let Some(count) = count {
+            count.fetch_add(1, Ordering::Relaxed);
         }
-        Self(side)
+        Self(count)
     }
 }
 
 impl Drop for Configured {
     fn drop(&mut self) {
-        if self.0 == Side::Ingress {
-            INGRESS.fetch_sub(1, Ordering::Relaxed);
+        if let Some(count) = self.0 {
+            count.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
 
 /// Whether what comes to the pod is judged at all: the filters may be taken from us at any time.
 pub fn enforces() -> bool {
-    INGRESS.load(Ordering::Relaxed) > 0
+    INGRESS.iter().all(|count| count.load(Ordering::Relaxed) > 0)
 }
 
 /// Takes the lease that the agent has put into a socket.

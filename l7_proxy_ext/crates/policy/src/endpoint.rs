@@ -78,6 +78,11 @@ impl Endpoint {
         }
     }
 
+    /// Judges a connection by what can be said of it without reading it: rules without L7.
+    pub fn l4(&self, direction: v1::Direction, peer: u32, port: u16) -> Decision {
+        self.direction(direction).judge(peer, port, |_| None)
+    }
+
     /// Judges one topic of a Kafka request, or a request that names none.
     pub fn kafka(
         &self,
