@@ -170,6 +170,7 @@ class Agent:
             self.datapath,
             repository.identities().get,
             pod,
+            self.member.services if self.member else None,
         )
         made.load()
         self.enforcement.listeners.append(made.note)

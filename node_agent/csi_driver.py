@@ -68,7 +68,9 @@ class Node(csi_grpc.NodeServicer):
             await context.abort(
                 grpc.StatusCode.INVALID_ARGUMENT, "readonly: true is required of this volume"
             )
-        await self._sidecars.publish(Volume(**pod, target=request.target_path))
+        await self._sidecars.publish(
+            Volume(pod["uid"], pod["namespace"], pod["name"], request.target_path)
+        )
         return csi.NodePublishVolumeResponse()
 
     async def NodeUnpublishVolume(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
 import structlog
 
 from datapath.libbpf import BpfError
+from datapath.packet_services import PacketServices
 from datapath.service_manifests import InvalidServiceError
 from datapath.service_model import Frontend, ServiceModel
 from datapath.services import Services
@@ -27,6 +29,8 @@ class NodeServices:
         self._model = ServiceModel(node)
         self._bpf_dir, self._cgroup = bpf_dir, cgroup
         self._kernel: Services | None = None
+        self._bypass: frozenset[int] = frozenset()
+        self._by_packet: PacketServices | None = None
         self._changed: set[Frontend] = set()
         self._news = asyncio.Event()
         self._invalid: dict[ResourceKey, str] = {}
@@ -48,6 +52,19 @@ class NodeServices:
             log.error("service not understood, left as it was", object=str(key), error=str(error))
         self._news.set()
 
+    def set_bypass(self, cookies: AbstractSet[int]) -> None:
+        """Network namespaces whose sockets see the Service's address: see
+        :class:`datapath.packet_services.PacketServices`."""
+        self._bypass = frozenset(cookies)
+        if self._kernel:
+            self._kernel.set_bypass(self._bypass)
+
+    def attach(self, ifindex: int) -> None:
+        """Translate by packet at the host's end of a pod's interface. Raises BpfError."""
+        if self._by_packet is None:
+            self._by_packet = PacketServices(self._bpf_dir)
+        self._by_packet.attach(ifindex)
+
     async def run(self) -> None:
         """What is known when it begins is the whole table; then changes, until cancelled.
 
@@ -55,6 +72,7 @@ class NodeServices:
         """
         self._changed.clear()
         self._kernel = await asyncio.to_thread(Services, self._bpf_dir, self._cgroup)
+        self._kernel.set_bypass(self._bypass)
         await asyncio.to_thread(self._kernel.replace, dict(self._model.table))
         log.info("services are translated", frontends=len(self._model.table))
         while True:

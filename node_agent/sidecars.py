@@ -12,10 +12,11 @@ import os
 import shutil
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Set as AbstractSet
+from dataclasses import asdict, dataclass, field, replace
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 import structlog
@@ -39,12 +40,14 @@ LIBRARY = "libsidegate.so"
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """What the kubelet published: ``target`` is the directory that the proxy's container sees."""
+    """What the kubelet published: ``target`` is the directory that the proxy's container sees;
+    ``netns`` is the cookie of the pod's network namespace once its proxy has come, 0 before."""
 
     uid: str
     namespace: str
     name: str
     target: str
+    netns: int = 0
 
 
 @dataclass(slots=True)
@@ -58,6 +61,13 @@ class Served:
     process: peer_process.Process | None = None
     refused: str = ""
     ports: Ports = field(default_factory=dict)
+
+
+class PodServices(Protocol):
+    """Services for pods whose proxy has to see their addresses."""
+
+    def set_bypass(self, cookies: AbstractSet[int]) -> None: ...
+    def attach(self, ifindex: int) -> None: ...
 
 
 class Sidecars:
@@ -74,11 +84,13 @@ class Sidecars:
         datapath: Datapath,
         identity_labels: Callable[[int], Labels | None],
         pod: Callable[[str, str], Mapping[str, Any] | None],
+        services: PodServices | None = None,
     ) -> None:
         self._state_dir = state_dir / "sidecars"
         self._library = library
         self._xds, self._datapath = xds, datapath
         self._identity_labels, self._pod = identity_labels, pod
+        self._services = services
         self._volumes: dict[str, Volume] = {}
         self._records: dict[int, EndpointRecord] = {}
         self._lock = asyncio.Lock()
@@ -90,6 +102,7 @@ class Sidecars:
         for path in sorted(self._state_dir.glob("*.json")):
             if saved := read_json(path):
                 self._volumes[path.stem] = Volume(**saved)
+        self._show_services()
 
     # -- volumes ------------------------------------------------------------------------------
 
@@ -103,8 +116,7 @@ class Sidecars:
         shutil.copyfile(self._library, fresh)  # never overwritten: somebody may have it mapped
         fresh.chmod(0o644)
         fresh.rename(library)
-        write_json(self._state_dir / f"{volume.uid}.json", asdict(volume))
-        self._volumes[volume.uid] = volume
+        self._keep(volume)
         for record in self._records.values():
             if record.pod_uid == volume.uid:
                 await self._serve(record)
@@ -117,7 +129,17 @@ class Sidecars:
                     await self._end(endpoint_id)
             del self._volumes[volume.uid]
             (self._state_dir / f"{volume.uid}.json").unlink(missing_ok=True)
+        self._show_services()
         await asyncio.to_thread(shutil.rmtree, target, ignore_errors=True)
+
+    def _keep(self, volume: Volume) -> None:
+        write_json(self._state_dir / f"{volume.uid}.json", asdict(volume))
+        self._volumes[volume.uid] = volume
+
+    def _show_services(self) -> None:
+        """Sockets of these pods see the Service's address, for their proxy routes by it."""
+        if self._services:
+            self._services.set_bypass({v.netns for v in self._volumes.values() if v.netns})
 
     # -- endpoints ----------------------------------------------------------------------------
 
@@ -199,10 +221,18 @@ class Sidecars:
                 finally:
                     os.close(fd)
                 served.process = process
+                self._route_by_service(served.record, process)
                 self._datapath.enforcers.set(
                     endpoint_id, self._ports(served.record, Enforcer.SIDECAR)
                 )
                 log.info("a pod's own proxy enforces", pod=served.record.pod, pid=process.pid)
+
+    def _route_by_service(self, record: EndpointRecord, process: peer_process.Process) -> None:
+        """Its packets are translated on their way from the pod; then its sockets are no more."""
+        if self._services:
+            self._services.attach(record.host_ifindex)
+        self._keep(replace(self._volumes[record.pod_uid], netns=process.netns))
+        self._show_services()
 
     def _peer(self, address: bytes) -> pb.Peer:
         found = ip_address(address)

@@ -41,7 +41,7 @@ struct {
 
 struct lease_map {
     __uint(type, BPF_MAP_TYPE_ARRAY);
-    __type(key, __u32);
+    __uint(key_size, sizeof(__u32));
     __uint(value_size, sizeof(struct lease));
     __uint(max_entries, 1);
     __uint(map_flags, BPF_F_MMAPABLE);

@@ -66,7 +66,7 @@ def test_what_is_not_proven_is_so_on_every_port_that_is_intercepted() -> None:
 def test_a_lease_is_for_the_pod_that_the_socket_is_of(cgroup: str, allowed: bool) -> None:
     record = EndpointRecord(1, "c", "default", "orders", "lxc1", 7, "02:00:00:00:00:01",
                             ipv4="10.0.0.1", pod_uid=UID)  # fmt: skip
-    process = Process(4711, cgroup, 1)
+    process = Process(4711, cgroup, 1, 1)
     if allowed:
         peer_process.check(process, record)
         return
@@ -80,3 +80,4 @@ def test_a_process_is_known_by_its_socket() -> None:
         found = peer_process.of(ours)
     assert found.pid > 0
     assert found.cgroup_id > 0
+    assert found.netns > 0
