@@ -65,8 +65,5 @@ class Enforcers:
 
 
 def _key(endpoint_id: int, direction: Direction, port: int) -> bytes:
-    head = endpoint_id.to_bytes(2, "little") + bytes([_NUMBER[direction], 0])
+    head = endpoint_id.to_bytes(2, "little") + bytes([direction, 0])
     return head + port.to_bytes(2, "big") + bytes(2)
-
-
-_NUMBER = {Direction.INGRESS: 0, Direction.EGRESS: 1}

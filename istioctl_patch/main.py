@@ -76,7 +76,7 @@ def main() -> None:
 def _install(call: Call) -> int:
     support.check(tools.version(call.istioctl))
     _say_what_is_added()
-    code = _with_overlay(call)
+    code = _with_overlay(call, call.command[0])
     if code or "--dry-run" in call.arguments:
         return code
     tools.kubectl(
@@ -90,7 +90,7 @@ def _install(call: Call) -> int:
 
 def _generate(call: Call) -> int:
     support.check(tools.version(call.istioctl))
-    code = _with_overlay(call)
+    code = _with_overlay(call, "generate")
     if code == 0:
         sys.stdout.write("---\n" + yaml.safe_dump_all(overlay.resources(), sort_keys=False))
     return code
@@ -106,15 +106,14 @@ def _uninstall(call: Call) -> int:
     return subprocess.run([call.istioctl, *call.arguments], check=False).returncode
 
 
-def _with_overlay(call: Call) -> int:
+def _with_overlay(call: Call, command: str) -> int:
     """istioctl as it was called, with our values before the user's: theirs win."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "sidegate.yaml"
         values = overlay.operator(stock_envoy=call.stock_envoy)
         path.write_text(yaml.safe_dump(values, sort_keys=False))
-        words = len(call.command) if call.command[0] == "manifest" else 1
-        at = next(i for i, each in enumerate(call.arguments) if each == call.command[words - 1])
-        arguments = [*call.arguments[: at + 1], "-f", str(path), *call.arguments[at + 1 :]]
+        after = call.arguments.index(command) + 1
+        arguments = [*call.arguments[:after], "-f", str(path), *call.arguments[after:]]
         sys.stdout.flush()
         return subprocess.run([call.istioctl, *arguments], check=False).returncode
 

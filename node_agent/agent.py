@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import fcntl
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from importlib.metadata import version as package_version
 from pathlib import Path
@@ -159,22 +159,18 @@ class Agent:
         return self.member.cluster if self.member else None
 
     def _make_sidecars(self, repository: PolicyRepository) -> Sidecars:
-        def pod(namespace: str, name: str) -> Mapping[str, Any] | None:
-            found = self.store.list("Pod", namespace, name)
-            return found[0].manifest if found else None
-
         made = Sidecars(
             self.config.state_dir,
             self.config.module,
             self.xds,
             self.datapath,
             repository.identities().get,
-            pod,
+            self.store,
             self.member.services if self.member else None,
         )
         made.load()
         self.enforcement.listeners.append(made.note)
-        self.enforcement.on_owners = self.xds.readdress
+        self.enforcement.on_owners = made.readdress
         return made
 
     async def _find_sources(self, repository: PolicyRepository) -> Identities:

@@ -11,22 +11,24 @@ import contextlib
 import os
 import shutil
 import socket
-from collections.abc import Callable, Mapping
-from collections.abc import Set as AbstractSet
-from dataclasses import asdict, dataclass, field, replace
-from ipaddress import ip_address
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import grpc
 import structlog
 
+from datapath.codec import Prefix, address_bytes, address_of
 from datapath.consts import Enforcer
 from datapath.enforcers import Ports
 from datapath.facade import Datapath
+from kube_store.resource import ResourceKey
+from kube_store.store import Store
 from node_agent import peer_process
 from node_agent.endpoints import EndpointRecord
 from node_agent.interception import ports_of
+from node_agent.services import NodeServices
 from node_agent.state import read_json, write_json
 from policy_engine.labels import NAMESPACE, SERVICE_ACCOUNT, Labels
 from sidegate_api.policy.v1 import policy_pb2 as pb
@@ -60,18 +62,11 @@ class Served:
     lease_socket: socket.socket
     process: peer_process.Process | None = None
     refused: str = ""
-    ports: Ports = field(default_factory=dict)
-
-
-class PodServices(Protocol):
-    """Services for pods whose proxy has to see their addresses."""
-
-    def set_bypass(self, cookies: AbstractSet[int]) -> None: ...
-    def attach(self, ifindex: int) -> None: ...
 
 
 class Sidecars:
-    """``identity_labels`` are those of an identity; ``pod`` finds a pod's manifest.
+    """``identity_labels`` are those of an identity; ``store`` has the node's pods; ``services``
+    translates Services for them, None where nobody does.
 
     All methods belong to the event loop's thread.
     """
@@ -83,13 +78,13 @@ class Sidecars:
         xds: XdsServer,
         datapath: Datapath,
         identity_labels: Callable[[int], Labels | None],
-        pod: Callable[[str, str], Mapping[str, Any] | None],
-        services: PodServices | None = None,
+        store: Store,
+        services: NodeServices | None,
     ) -> None:
         self._state_dir = state_dir / "sidecars"
         self._library = library
         self._xds, self._datapath = xds, datapath
-        self._identity_labels, self._pod = identity_labels, pod
+        self._identity_labels, self._store = identity_labels, store
         self._services = services
         self._volumes: dict[str, Volume] = {}
         self._records: dict[int, EndpointRecord] = {}
@@ -108,18 +103,11 @@ class Sidecars:
 
     async def publish(self, volume: Volume) -> None:
         """Fill the directory, for an endpoint that mostly comes later. Raises OSError."""
-        target = Path(volume.target)
-        target.mkdir(parents=True, exist_ok=True)
-        target.chmod(0o755)
-        library = target / LIBRARY
-        fresh = target / f".{LIBRARY}"
-        shutil.copyfile(self._library, fresh)  # never overwritten: somebody may have it mapped
-        fresh.chmod(0o644)
-        fresh.rename(library)
+        await asyncio.to_thread(_fill, Path(volume.target), self._library)
         self._keep(volume)
         for record in self._records.values():
             if record.pod_uid == volume.uid:
-                await self._serve(record)
+                self._begin(record)
 
     async def unpublish(self, target: str) -> None:
         """No such volume is no error."""
@@ -151,12 +139,22 @@ class Sidecars:
             return
         self._records[endpoint_id] = record
         if record.pod_uid in self._volumes:
-            if endpoint_id not in self._datapath.enforcers:
-                self._datapath.enforcers.set(endpoint_id, self._ports(record, Enforcer.UNPROVEN))
-            self._later(self._serve(record))
+            self._begin(record)
+
+    def readdress(self, prefixes: Iterable[Prefix]) -> None:
+        """These have other owners now."""
+        for prefix in prefixes:
+            one = prefix.num_addresses == 1
+            self._xds.readdress(address_bytes(prefix.network_address) if one else None)
+
+    def _begin(self, record: EndpointRecord) -> None:
+        if record.id not in self._datapath.enforcers:
+            self._datapath.enforcers.set(record.id, self._ports(record, Enforcer.UNPROVEN))
+        self._later(self._serve(record))
 
     def _ports(self, record: EndpointRecord, enforcer: Enforcer) -> Ports:
-        return ports_of(self._pod(record.pod_namespace, record.pod_name) or {}, enforcer)
+        pod = self._store.get(ResourceKey("Pod", record.pod_namespace, record.pod_name))
+        return ports_of(pod.manifest if pod else {}, enforcer)
 
     async def _serve(self, record: EndpointRecord) -> None:
         async with self._lock:
@@ -235,9 +233,7 @@ class Sidecars:
         self._show_services()
 
     def _peer(self, address: bytes) -> pb.Peer:
-        found = ip_address(address)
-        plain = getattr(found, "ipv4_mapped", None) or found
-        identity = self._datapath.resolve(plain).identity
+        identity = self._datapath.resolve(address_of(address)).identity
         labels = self._identity_labels(identity) or {}
         path = ""
         if NAMESPACE in labels:
@@ -267,6 +263,16 @@ class Sidecars:
                 }
             )
         return rows
+
+
+def _fill(target: Path, library: Path) -> None:
+    """By renaming: a library is never overwritten, for somebody may have it mapped."""
+    target.mkdir(parents=True, exist_ok=True)
+    target.chmod(0o755)
+    fresh = target / f".{LIBRARY}"
+    shutil.copyfile(library, fresh)
+    fresh.chmod(0o644)
+    fresh.rename(target / LIBRARY)
 
 
 async def _close(served: Served) -> None:

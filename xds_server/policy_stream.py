@@ -27,7 +27,8 @@ class PolicySession:
     ``acked`` and ``errors`` are by endpoint id; a refused policy is in force nowhere.
 
     ``sidecar`` is set for a pod's own proxy, which is told of that endpoint alone, not before it
-    has a policy: an empty set would end what an earlier agent has allowed. It asks for ``peers``.
+    has a policy: an empty set would end what an earlier agent has allowed. It has
+    ``met`` the addresses that it asked for, of which ``peers`` are still to be told.
     """
 
     policies: Mapping[int, pb.EndpointPolicy]
@@ -40,15 +41,16 @@ class PolicySession:
     errors: dict[int, pb.EndpointError] = field(default_factory=dict)
     ready: bool = False
     sidecar: Sidecar | None = None
+    met: set[bytes] = field(default_factory=set)
     peers: set[bytes] = field(default_factory=set)
 
     def concerns(self, endpoint_id: int) -> bool:
         """Whether it is told of this endpoint."""
         return self.sidecar is None or self.sidecar.endpoint_id == endpoint_id
 
-    def tell_peers(self, addresses: Iterable[bytes]) -> None:
-        """These are to be told, or told anew."""
-        self.peers.update(addresses)
+    def tell_peer(self, address: bytes) -> None:
+        """Who this is, is to be told, or told anew."""
+        self.peers.add(address)
         self.wake()
 
     def change(self, endpoint_id: int) -> None:
@@ -107,7 +109,7 @@ class PolicyHub:
         self.policies: dict[int, pb.EndpointPolicy] = {}
         self.sessions: list[PolicySession] = []
         self._progress = asyncio.Event()
-        self._met: dict[bytes, list[PolicySession]] = {}
+        self._met: dict[bytes, set[PolicySession]] = {}
 
     def publish(self, policy: pb.EndpointPolicy) -> None:
         self.policies[policy.endpoint_id] = policy
@@ -131,15 +133,14 @@ class PolicyHub:
         for address in addresses:
             if len(address) != _ADDRESS_BYTES:
                 raise ValueError(f"PeerQuery.addresses: {address!r} is not {_ADDRESS_BYTES} bytes")
-            others = self._met.setdefault(address, [])
-            if session not in others:
-                others.append(session)
-            session.tell_peers((address,))
+            session.met.add(address)
+            self._met.setdefault(address, set()).add(session)
+            session.tell_peer(address)
 
     def readdress(self, address: bytes) -> None:
         """An address may have another owner: whoever has met it is told."""
         for session in self._met.get(address, ()):
-            session.tell_peers((address,))
+            session.tell_peer(address)
 
     def readdress_all(self) -> None:
         """As :meth:`readdress`, of every address that somebody has met."""
@@ -148,7 +149,7 @@ class PolicyHub:
 
     def disconnect(self, session: PolicySession) -> None:
         self.sessions.remove(session)
-        for address in [each for each, others in self._met.items() if session in others]:
+        for address in session.met:
             self._met[address].remove(session)
             if not self._met[address]:
                 del self._met[address]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,6 @@ from xds_server.cache import ResourceCache
 from xds_server.policy_proto import endpoint_policy
 from xds_server.policy_service import PolicyService
 from xds_server.policy_stream import PolicyHub, PolicySession, Sidecar
-
-Prefix = IPv4Network | IPv6Network
 
 _SUN_PATH_MAX = 107  # bytes of a Unix socket's path (unix(7))
 
@@ -87,13 +84,13 @@ class XdsServer:
         await server.start()
         return server
 
-    def readdress(self, prefixes: Iterable[Prefix]) -> None:
-        """These have other owners now: sidecars that have met them are told."""
-        for prefix in prefixes:
-            if prefix.num_addresses > 1:
-                self._hub.readdress_all()
-                return
-            self._hub.readdress(mapped(prefix.network_address))
+    def readdress(self, address: bytes | None) -> None:
+        """An address (16 bytes) may have another owner, or any may (None): sidecars that have met
+        it are told."""
+        if address is None:
+            self._hub.readdress_all()
+        else:
+            self._hub.readdress(address)
 
     def revision(self, endpoint_id: int) -> int:
         """Of the newest policy of an endpoint; 0 before its first."""
@@ -146,8 +143,3 @@ class XdsServer:
             "policies": self._policies.policies(),
             "counters": dict(self.counters),
         }
-
-
-def mapped(address: IPv4Address | IPv6Address) -> bytes:
-    """16 bytes, IPv4 mapped into IPv6 (RFC 4291, section 2.5.5.2)."""
-    return address.packed if address.version == 6 else bytes(10) + b"\xff\xff" + address.packed
