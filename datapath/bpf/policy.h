@@ -2,17 +2,6 @@
 /* The verdict of one endpoint in one direction. policy_engine/trace.py is the same in Python. */
 #pragma once
 
-struct judgement {
-    __u8 action;
-    __u8 audited;  /* would have been denied */
-    __u8 enforced; /* a rule allowed it, not the want of rules */
-    __u8 matched;  /* an entry is about it */
-    __u8 conflict; /* redirects to different proxy ports, or to none: two L7 protocols */
-    __u8 sidecar;  /* the end's own proxy judges it at L7 */
-    __u8 reason;   /* of a denial that is not for want of a rule; 0 */
-    __u16 proxy_port;
-};
-
 static __always_inline int look_at(struct policy_key *key, struct judgement *j)
 {
     struct policy_value *v = bpf_map_lookup_elem(&policy, key);
@@ -82,9 +71,6 @@ deny:
     j->action = ACTION_DENY;
     return 0;
 }
-
-static __always_inline void ask_sidecar(struct judgement *j, __u16 endpoint_id, __u8 direction,
-                                        const struct packet *p);
 
 /* An endpoint without flags has no policy yet: deny. */
 static __always_inline struct judgement judge(__u16 endpoint_id, __u8 direction, __u32 peer,

@@ -34,8 +34,8 @@
 #include "packet.h"
 #include "events.h"
 #include "conntrack.h"
-#include "policy.h"
 #include "sidecar.h"
+#include "policy.h"
 #include "redirect.h"
 
 char _license[] SEC("license") = "GPL";

@@ -125,3 +125,15 @@ struct counter {
     __u64 packets;
     __u64 bytes;
 };
+
+/* What an end says to a packet. */
+struct judgement {
+    __u8 action;
+    __u8 audited;  /* would have been denied */
+    __u8 enforced; /* a rule allowed it, not the want of rules */
+    __u8 matched;  /* an entry is about it */
+    __u8 conflict; /* redirects to different proxy ports, or to none: two L7 protocols */
+    __u8 sidecar;  /* the end's own proxy judges it at L7 */
+    __u8 reason;   /* of a denial that is not for want of a rule; 0 */
+    __u16 proxy_port;
+};

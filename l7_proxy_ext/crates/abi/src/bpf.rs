@@ -1,12 +1,12 @@
 //! Pinned BPF maps: look up by `bpf(2)`, read an array through `mmap(2)`.
 
+use crate::page::Page;
 use std::ffi::CString;
 use std::io;
 use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
@@ -88,44 +88,17 @@ fn lookup<K: Plain, V: Plain>(map: &OwnedFd, key: &K) -> io::Result<Option<V>> {
 }
 
 /// The first element of a pinned array of u64 made with `BPF_F_MMAPABLE`, mapped for reading.
-pub struct Counter(NonNull<AtomicU64>);
-
-// SAFETY: the mapping is read through an atomic and lives as long as the value.
-unsafe impl Send for Counter {}
-unsafe impl Sync for Counter {}
-
-const PAGE: usize = 4096;
+pub struct Counter(Page<AtomicU64>);
 
 impl Counter {
     pub fn open(path: &Path) -> io::Result<Self> {
         // A descriptor opened with BPF_F_RDONLY cannot be mapped, not even for reading (EINVAL).
         let map = object(path, 0)?;
-        // SAFETY: a new mapping of our own; the map it refers to outlives its descriptor.
-        let page = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                PAGE,
-                libc::PROT_READ,
-                libc::MAP_SHARED,
-                map.as_raw_fd(),
-                0,
-            )
-        };
-        if page == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        NonNull::new(page.cast()).map(Self).ok_or_else(|| io::ErrorKind::InvalidData.into())
+        // SAFETY: the map's value is a u64, and it is only read.
+        unsafe { Page::map(&map, libc::PROT_READ) }.map(Self)
     }
 
     pub fn get(&self) -> u64 {
-        // SAFETY: mapped until dropped, and page-aligned.
-        unsafe { self.0.as_ref() }.load(Ordering::Acquire)
-    }
-}
-
-impl Drop for Counter {
-    fn drop(&mut self) {
-        // SAFETY: mapped by `open` with this size.
-        unsafe { libc::munmap(self.0.as_ptr().cast(), PAGE) };
+        self.0.get().load(Ordering::Acquire)
     }
 }

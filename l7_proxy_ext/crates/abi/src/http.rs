@@ -2,6 +2,7 @@
 
 use crate::ffi::{self, EnvoyBuffer, EnvoyPtr, ModuleHeader};
 use crate::guard::fail_closed;
+use crate::waker::Waker;
 use std::cell::Cell;
 use std::net::SocketAddr;
 
@@ -132,8 +133,14 @@ impl Exchange {
 
     /// What calls [`HttpFilter::on_scheduled`] on this exchange's worker, from any thread.
     pub fn waker(&self) -> Waker {
-        // SAFETY: the pointer is Envoy's for this hook.
-        Waker(unsafe { ffi::envoy_dynamic_module_callback_http_filter_scheduler_new(self.envoy) })
+        // SAFETY: the pointer is Envoy's for this hook, and all three are of HTTP filters.
+        unsafe {
+            Waker::new(
+                ffi::envoy_dynamic_module_callback_http_filter_scheduler_new(self.envoy),
+                ffi::envoy_dynamic_module_callback_http_filter_scheduler_commit,
+                ffi::envoy_dynamic_module_callback_http_filter_scheduler_delete,
+            )
+        }
     }
 
     /// Ends the exchange with a response of ours; Envoy puts it into gRPC's form for gRPC, where
@@ -172,26 +179,6 @@ impl Exchange {
                 details.into(),
             );
         }
-    }
-}
-
-/// Calls an exchange back. It may outlive the exchange: Envoy forgets the call then.
-pub struct Waker(EnvoyPtr);
-
-// SAFETY: Envoy's schedulers are made to be committed from other threads.
-unsafe impl Send for Waker {}
-
-impl Waker {
-    pub fn wake(self) {
-        // SAFETY: alive until dropped.
-        unsafe { ffi::envoy_dynamic_module_callback_http_filter_scheduler_commit(self.0, 0) }
-    }
-}
-
-impl Drop for Waker {
-    fn drop(&mut self) {
-        // SAFETY: made by `Exchange::waker`, deleted once.
-        unsafe { ffi::envoy_dynamic_module_callback_http_filter_scheduler_delete(self.0) }
     }
 }
 

@@ -1,26 +1,20 @@
 //! The lease by which a sidecar enforces: a mapped page of the kernel's, written while it lives
 //! (docs/adr/0013). Its descriptor comes over a Unix socket.
 
+use crate::page::Page;
 use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
-
-const PAGE: usize = 4096;
 
 /// `struct lease` of the datapath.
 #[repr(C)]
-struct Page {
+struct Entry {
     time: AtomicU64,
     revision: AtomicU64,
 }
 
-pub struct Lease(NonNull<Page>);
-
-// SAFETY: written through atomics; the mapping lives as long as the value.
-unsafe impl Send for Lease {}
-unsafe impl Sync for Lease {}
+pub struct Lease(Page<Entry>);
 
 impl Lease {
     /// Takes the descriptor that waits in a socket.
@@ -28,40 +22,16 @@ impl Lease {
     /// # Errors
     /// WouldBlock when nothing is there yet; InvalidData when no descriptor came with it.
     pub fn receive(socket: BorrowedFd) -> io::Result<Self> {
-        Self::map(&receive_fd(socket)?)
-    }
-
-    fn map(map: &OwnedFd) -> io::Result<Self> {
-        // SAFETY: a new mapping of our own; the map it refers to outlives its descriptor.
-        let page = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                PAGE,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED,
-                map.as_raw_fd(),
-                0,
-            )
-        };
-        if page == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        NonNull::new(page.cast()).map(Self).ok_or_else(|| io::ErrorKind::InvalidData.into())
+        let map = receive_fd(socket)?;
+        // SAFETY: the agent gives out leases, which are laid out so and may be written.
+        unsafe { Page::map(&map, libc::PROT_READ | libc::PROT_WRITE) }.map(Self)
     }
 
     /// This process enforces `revision` now.
     pub fn hold(&self, revision: u64) {
-        // SAFETY: mapped until dropped, and page-aligned.
-        let page = unsafe { self.0.as_ref() };
-        page.revision.store(revision, Ordering::Relaxed);
-        page.time.store(monotonic_nanos(), Ordering::Release);
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        // SAFETY: mapped by `map` with this size.
-        unsafe { libc::munmap(self.0.as_ptr().cast(), PAGE) };
+        let lease = self.0.get();
+        lease.revision.store(revision, Ordering::Relaxed);
+        lease.time.store(monotonic_nanos(), Ordering::Release);
     }
 }
 

@@ -3,6 +3,7 @@
 //! The only crate of the workspace with unsafe code of its own; `crates/library` expands
 //! [`export!`] and holds nothing else.
 
+mod address;
 pub mod bpf;
 mod export;
 #[doc(hidden)]
@@ -14,5 +15,8 @@ pub mod listener;
 #[doc(hidden)]
 pub mod module;
 pub mod network;
+mod page;
+mod waker;
 
 pub use module::{Factory, Level, Module, Refusal, log};
+pub use waker::Waker;

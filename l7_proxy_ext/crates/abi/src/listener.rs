@@ -1,8 +1,9 @@
 //! Listener filters: see a connection before it has a filter chain.
 
+use crate::address::address;
 use crate::ffi::{self, EnvoyBuffer, EnvoyPtr};
 use crate::guard::fail_closed;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 /// What Envoy does next with the connection.
 pub enum Accept {
@@ -33,28 +34,16 @@ pub struct Listener(EnvoyPtr);
 impl Listener {
     /// The client's address. None unless it is an IP address.
     pub fn remote(&self) -> Option<SocketAddr> {
-        self.address(ffi::envoy_dynamic_module_callback_listener_filter_get_remote_address)
+        let get = ffi::envoy_dynamic_module_callback_listener_filter_get_remote_address;
+        // SAFETY: the pointer is Envoy's for this hook.
+        unsafe { address(self.0, get) }
     }
 
     /// Where the client connected to: the original destination once `original_dst` has run.
     pub fn local(&self) -> Option<SocketAddr> {
-        self.address(ffi::envoy_dynamic_module_callback_listener_filter_get_local_address)
-    }
-
-    fn address(
-        &self,
-        get: unsafe extern "C" fn(EnvoyPtr, *mut EnvoyBuffer, *mut u32) -> bool,
-    ) -> Option<SocketAddr> {
-        let (mut address, mut port) = (EnvoyBuffer::EMPTY, 0);
-        // SAFETY: the pointer is Envoy's for this hook; the text is parsed before it returns.
-        let text = unsafe {
-            if !get(self.0, &mut address, &mut port) {
-                return None;
-            }
-            address.bytes()
-        };
-        let ip: IpAddr = std::str::from_utf8(text).ok()?.parse().ok()?;
-        Some(SocketAddr::new(ip, port.try_into().ok()?))
+        let get = ffi::envoy_dynamic_module_callback_listener_filter_get_local_address;
+        // SAFETY: the pointer is Envoy's for this hook.
+        unsafe { address(self.0, get) }
     }
 
     /// Keeps `value` with the connection, for its network and HTTP filters.

@@ -1,8 +1,10 @@
 //! Network filters: the bytes of a connection, both ways.
 
+use crate::address::address;
 use crate::ffi::{self, EnvoyBuffer, EnvoyPtr};
 use crate::guard::fail_closed;
-use std::net::{IpAddr, SocketAddr};
+use crate::waker::Waker;
+use std::net::SocketAddr;
 
 /// Whether the next filter sees the buffer.
 pub enum Flow {
@@ -30,27 +32,6 @@ pub trait NetworkFilter: Send {
 /// The connection, as Envoy shows it during a hook.
 pub struct Connection(EnvoyPtr);
 
-/// Calls a connection back, from any thread. It may outlive the connection.
-pub struct Waker(EnvoyPtr);
-
-// SAFETY: Envoy's schedulers are made to be committed from other threads.
-unsafe impl Send for Waker {}
-
-impl Waker {
-    pub fn wake(self) {
-        // SAFETY: alive until dropped.
-        unsafe { ffi::envoy_dynamic_module_callback_network_filter_scheduler_commit(self.0, 0) }
-    }
-}
-
-impl Drop for Waker {
-    fn drop(&mut self) {
-        // SAFETY: made by `Connection::waker`, deleted once.
-        unsafe { ffi::envoy_dynamic_module_callback_network_filter_scheduler_delete(self.0) }
-    }
-}
-
-type Address = unsafe extern "C" fn(EnvoyPtr, *mut EnvoyBuffer, *mut u32) -> bool;
 type Size = unsafe extern "C" fn(EnvoyPtr) -> usize;
 type Chunks = unsafe extern "C" fn(EnvoyPtr, *mut EnvoyBuffer) -> bool;
 
@@ -71,20 +52,16 @@ impl Connection {
 
     /// Who connected.
     pub fn remote(&self) -> Option<SocketAddr> {
-        self.address(ffi::envoy_dynamic_module_callback_network_filter_get_remote_address)
+        let get = ffi::envoy_dynamic_module_callback_network_filter_get_remote_address;
+        // SAFETY: the pointer is Envoy's for this hook.
+        unsafe { address(self.0, get) }
     }
 
     /// Where the client connected to.
     pub fn local(&self) -> Option<SocketAddr> {
-        self.address(ffi::envoy_dynamic_module_callback_network_filter_get_local_address)
-    }
-
-    fn address(&self, get: Address) -> Option<SocketAddr> {
-        let (mut address, mut port) = (EnvoyBuffer::EMPTY, 0);
-        // SAFETY: the pointer is Envoy's for this hook; the text is parsed before it returns.
-        let text = unsafe { get(self.0, &mut address, &mut port).then(|| address.bytes())? };
-        let ip: IpAddr = std::str::from_utf8(text).ok()?.parse().ok()?;
-        Some(SocketAddr::new(ip, port.try_into().ok()?))
+        let get = ffi::envoy_dynamic_module_callback_network_filter_get_local_address;
+        // SAFETY: the pointer is Envoy's for this hook.
+        unsafe { address(self.0, get) }
     }
 
     /// The first URI of the client's certificate; empty without one.
@@ -109,8 +86,14 @@ impl Connection {
 
     /// What calls [`NetworkFilter::on_scheduled`] on this connection's worker, from any thread.
     pub fn waker(&self) -> Waker {
-        // SAFETY: the pointer is Envoy's for this hook.
-        Waker(unsafe { ffi::envoy_dynamic_module_callback_network_filter_scheduler_new(self.0) })
+        // SAFETY: the pointer is Envoy's for this hook, and all three are of network filters.
+        unsafe {
+            Waker::new(
+                ffi::envoy_dynamic_module_callback_network_filter_scheduler_new(self.0),
+                ffi::envoy_dynamic_module_callback_network_filter_scheduler_commit,
+                ffi::envoy_dynamic_module_callback_network_filter_scheduler_delete,
+            )
+        }
     }
 
     /// Calls `each` with the chunks of what the client sent and has not been drained.

@@ -5,7 +5,7 @@ use crate::facts::Facts;
 use crate::ipcache::IpCache;
 use crate::sidecar::{self, Side};
 use serde::Deserialize;
-use sidegate_abi::{Level, log};
+use sidegate_abi::{Level, Waker, log};
 use sidegate_policy::{Decision, Endpoint};
 use sidegate_proto::v1::{Direction, Reason, Verdict, VerdictRecord};
 use sidegate_stream::{Agent, Peers, Policies, Sidecar, Subscriber, Verdicts};
@@ -88,19 +88,12 @@ impl Engine {
         self.policies.generation().wrapping_add(self.sight.generation())
     }
 
-    /// In a sidecar: calls `wake` once it is known who the peer is, or cannot be known. False:
-    /// there is nothing to wait for.
-    pub fn await_peer<W>(&self, facts: &Facts, side: Option<Side>, wake: impl FnOnce() -> W) -> bool
-    where
-        W: FnOnce() + Send + 'static,
-    {
-        let (Sight::Sidecar(peers), Some(side)) = (&self.sight, side) else { return false };
-        let peer = side.peer(&facts.addresses());
-        if peers.get(&peer).is_some() {
-            return false;
+    /// In a sidecar, after a judgement for [`Reason::UnknownPeer`]: asks who the peer is and calls
+    /// back when that is known, or cannot be known.
+    pub fn ask_peer(&self, facts: &Facts, side: Option<Side>, waker: Waker) {
+        if let (Sight::Sidecar(peers), Some(side)) = (&self.sight, side) {
+            peers.ask(side.peer(&facts.addresses()), Box::new(|| waker.wake()));
         }
-        peers.ask(peer, Box::new(wake()));
-        true
     }
 
     /// Judges at both ends: egress of the source, then ingress of the destination, each if it is

@@ -49,11 +49,20 @@ impl Http {
         }
     }
 
-    fn admit(&mut self, envoy: &Exchange, facts: Facts) -> Next {
+    /// `patient`: it may still be asked who the peer is.
+    fn admit(&mut self, envoy: &Exchange, patient: bool) -> Next {
+        let Some(facts) = self.facts(envoy) else {
+            // Configured without `sidegate_peer`: there is nobody to name in a record.
+            return deny(envoy, &Judgement::of_nobody(Reason::Internal));
+        };
         let since = Instant::now();
         let generation = self.engine.generation();
         let request = Request::copy(envoy);
         let judgement = judge(self.engine, self.side, envoy, &facts, &request);
+        if patient && judgement.decision.reason == Reason::UnknownPeer {
+            self.engine.ask_peer(&facts, self.side, envoy.waker());
+            return Next::Wait;
+        }
         let judged =
             Judged { facts, judgement, request, since, generation, logged: false, upgraded: false };
         if judged.judgement.decision.is_denied() {
@@ -67,25 +76,11 @@ impl Http {
 
 impl HttpFilter for Http {
     fn on_request_headers(&mut self, envoy: &Exchange) -> Next {
-        let Some(facts) = self.facts(envoy) else {
-            // Configured without `sidegate_peer`: there is nobody to name in a record.
-            return deny(envoy, &Judgement::of_nobody(Reason::Internal));
-        };
-        let wake = || {
-            let waker = envoy.waker();
-            move || waker.wake()
-        };
-        if self.engine.await_peer(&facts, self.side, wake) {
-            return Next::Wait;
-        }
-        self.admit(envoy, facts)
+        self.admit(envoy, true)
     }
 
     fn on_scheduled(&mut self, envoy: &Exchange) -> Next {
-        match self.facts(envoy) {
-            Some(facts) => self.admit(envoy, facts),
-            None => deny(envoy, &Judgement::of_nobody(Reason::Internal)),
-        }
+        self.admit(envoy, false)
     }
 
     fn on_response_headers(&mut self, envoy: &Exchange) {

@@ -53,6 +53,11 @@ impl Kafka {
             endpoint.l4(direction, peer, port)
         });
         let Some(peer) = &judgement.ends.peer else {
+            if self.passage != Passage::Waits {
+                self.passage = Passage::Waits;
+                self.engine.ask_peer(&facts, self.side, envoy.waker());
+                return Flow::Stop;
+            }
             return self.refuse(envoy, Some(judgement.record(&facts)));
         };
         if !certificate_fits(envoy.client_uri(), peer) {
@@ -81,8 +86,8 @@ impl Kafka {
     fn passes(&mut self, envoy: &Connection) -> Result<bool, Flow> {
         match self.passage {
             Passage::Read => Ok(false),
-            _ if self.closed => Err(Flow::Stop),
             Passage::Waits => Err(Flow::Stop),
+            Passage::Open(_) if self.closed => Err(Flow::Stop),
             Passage::Open(generation) if generation == self.engine.generation() => Ok(true),
             Passage::Open(_) => match self.admit(envoy) {
                 Flow::Continue => Ok(true),
@@ -124,15 +129,6 @@ impl NetworkFilter for Kafka {
     fn on_new_connection(&mut self, envoy: &Connection) -> Flow {
         if self.side.is_none() {
             return Flow::Continue;
-        }
-        let Some(facts) = self.facts(envoy) else { return self.refuse(envoy, None) };
-        let wake = || {
-            let waker = envoy.waker();
-            move || waker.wake()
-        };
-        if self.engine.await_peer(&facts, self.side, wake) {
-            self.passage = Passage::Waits;
-            return Flow::Stop;
         }
         self.admit(envoy)
     }
