@@ -39,15 +39,21 @@ class GoModule:
 
 def _version_flags(version: str) -> str:
     major, minor, _ = version.removeprefix("v").split(".")
-    at = "k8s.io/component-base/version"
-    named = (("gitVersion", version), ("gitMajor", major), ("gitMinor", minor))
-    return " ".join(["-s -w", *(f"-X {at}.{name}={value}" for name, value in named)])
+    return _stamped(
+        "k8s.io/component-base/version", gitVersion=version, gitMajor=major, gitMinor=minor
+    )
 
 
 def _istio_flags(version: str) -> str:
-    at = "istio.io/istio/pkg/version"
-    named = (("buildVersion", version), ("buildStatus", "Clean"), ("buildTag", version))
-    return " ".join(["-s -w", *(f"-X {at}.{name}={value}" for name, value in named)])
+    return _stamped(
+        "istio.io/istio/pkg/version",
+        buildVersion=version, buildStatus="Clean", buildTag=version,
+    )  # fmt: skip
+
+
+def _stamped(package: str, **variables: str) -> str:
+    """Flags of the linker that set variables of a package."""
+    return " ".join(["-s -w", *(f"-X {package}.{name}={v}" for name, v in variables.items())])
 
 
 MODULES = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from sandbox.binaries import binary, build
 from sandbox.control_plane import Cluster, ControlPlane, ControlPlaneError
 from sandbox.machine import Machine
 from sandbox.node import Node
+from sandbox.processes import stop_asked
 
 _FIRST_NODE = 11
 _NODES_MAX = 200
@@ -168,9 +168,7 @@ def reboot(name: str) -> int:
 
 
 async def _until_signal(cluster: Cluster, count: int, manifests: Path | None, chained: str) -> int:
-    stopped = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    stopped = stop_asked()
     async with running(cluster, count, chained) as plane:
         (cluster.directory / "pid").write_text(str(os.getpid()))
         if manifests:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import sys
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ from rich.console import Console
 from sandbox.binaries import binary
 from sandbox.cluster import await_rollout, install, kubectl, prepare, running
 from sandbox.control_plane import Cluster
+from sandbox.processes import stop_asked
 
 _CLI = Path(sys.executable).parent / "sidegate"
 _NODES = 2
@@ -30,18 +30,16 @@ async def run(console: Console, name: str, *, once: bool, chained: str = "") -> 
     """The exit code. Raises ControlPlaneError, CalledProcessError, OSError."""
     prepare()
     cluster = Cluster(name)
-    stopped = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    stopped = stop_asked()
     begin = time.monotonic()
     async with running(cluster, _NODES, chained):
-        console.print(f"control plane and {_NODES} nodes are up ({_since(begin)})")
+        console.print(f"control plane and {_NODES} nodes are up ({since(begin)})")
         settings = ["agent.cni.chained=true"] if chained else []
         await asyncio.to_thread(install, cluster, *settings)
         if chained:  # pods of before are not judged until they are made anew
             kubectl(cluster, "-n", "kube-system", "rollout", "restart", "deployment/coredns")
         await asyncio.to_thread(_await_ready, cluster)
-        console.print(f"agents and operators run from the chart ({_since(begin)})")
+        console.print(f"agents and operators run from the chart ({since(begin)})")
         test = (str(_CLI), "connectivity", "test", f"--kubeconfig={cluster.kubeconfig}")
         code = await (await asyncio.create_subprocess_exec(*test)).wait()
         if not once and not stopped.is_set():
@@ -58,5 +56,6 @@ def _await_ready(cluster: Cluster) -> None:
     kubectl(cluster, "-n", "kube-system", "rollout", "status", *what)
 
 
-def _since(begin: float) -> str:
+def since(begin: float) -> str:
+    """For people."""
     return f"{time.monotonic() - begin:.0f} s"

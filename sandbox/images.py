@@ -10,6 +10,8 @@ from sandbox.binaries import binary
 
 _ROOT = Path(__file__).parent.parent
 _PYTHON = _ROOT / ".venv" / "bin" / "python"
+_ISTIO = {"proxyv2": "pilot-agent", "pilot": "pilot-discovery"}  # what the images run
+_BIN = "/usr/local/bin"
 _BOOTSTRAP = "/var/lib/istio/envoy/envoy_bootstrap_tmpl.json"
 _OURS = frozenset({"agent", "operator", "sidegate-agent", "sidegate-operator"})
 
@@ -33,13 +35,12 @@ def search_path(image: str, inherited: str) -> str:
 
 def files(image: str) -> Mapping[str, Path]:
     """What an image has at paths that its programs expect, by path in the container."""
-    names = {"proxyv2": "pilot-agent", "pilot": "pilot-discovery"}
-    if _name(image) not in names:
+    program = _ISTIO.get(_name(image))
+    if not program:
         return {}
-    program = names[_name(image)]
-    found = {f"/usr/local/bin/{program}": binary("istio", program)}
+    found = {f"{_BIN}/{program}": binary("istio", program)}
     if program == "pilot-agent":
-        found["/usr/local/bin/envoy"] = envoy_binary()
+        found[f"{_BIN}/envoy"] = envoy_binary()
         found[_BOOTSTRAP] = binary("istio", "envoy_bootstrap.json")
     return found
 
@@ -53,10 +54,8 @@ def command(image: str, arguments: tuple[str, ...], has_command: bool) -> tuple[
             return (str(http_peer()), "serve", "--http", ":8080", *arguments)
         case "sidegate.test", "client":
             return ("sleep", "infinity")
-        case _, "proxyv2":
-            return ("/usr/local/bin/pilot-agent", *arguments)
-        case _, "pilot":
-            return ("/usr/local/bin/pilot-discovery", *arguments)
+        case _, name if name in _ISTIO:
+            return (f"{_BIN}/{_ISTIO[name]}", *arguments)
         case _, "coredns":
             return (str(binary("coredns", "coredns")), *arguments)
         case _, "kafka":

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -21,7 +20,9 @@ from rich.table import Table
 
 from sandbox.binaries import binary
 from sandbox.cluster import await_rollout, install, kubectl, prepare, running
+from sandbox.cluster_quickstart import since
 from sandbox.control_plane import Cluster
+from sandbox.processes import stop_asked
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 _ISTIOCTL = Path(sys.executable).parent / "sidegate-istioctl"
@@ -50,17 +51,15 @@ async def run(console: Console, name: str, *, once: bool) -> int:
     """The exit code. Raises ControlPlaneError, CalledProcessError, OSError."""
     prepare("istio")
     cluster = Cluster(name)
-    stopped = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    stopped = stop_asked()
     begin = time.monotonic()
     async with running(cluster, _NODES):
-        console.print(f"control plane and {_NODES} nodes are up ({_since(begin)})")
+        console.print(f"control plane and {_NODES} nodes are up ({since(begin)})")
         await asyncio.to_thread(install, cluster, "istio.enabled=true")
         await asyncio.to_thread(await_rollout, cluster)
-        console.print(f"Sidegate runs from the chart ({_since(begin)})")
+        console.print(f"Sidegate runs from the chart ({since(begin)})")
         await asyncio.to_thread(install_istio, cluster)
-        console.print(f"Istio runs, with Sidegate in its sidecars ({_since(begin)})")
+        console.print(f"Istio runs, with Sidegate in its sidecars ({since(begin)})")
         await asyncio.to_thread(apply_example, cluster)
         failed = await asyncio.to_thread(_probe, console, cluster)
         if not once and not stopped.is_set():
@@ -128,7 +127,3 @@ def _probe(console: Console, cluster: Cluster) -> int:
     console.print(table)
     console.print(f"{len(probes) - failed} of {len(probes)} as expected")
     return failed
-
-
-def _since(begin: float) -> str:
-    return f"{time.monotonic() - begin:.0f} s"

@@ -69,7 +69,7 @@ def _container(each: Container, state: ContainerState | None) -> dict[str, Any]:
         "imageID": each.image,
         "containerID": f"sandbox://{state.pid if state else 0}",
         "ready": bool(state and state.ready),
-        "started": bool(state and state.exit_code is None and state.up),
+        "started": bool(state and state.exit_code is None and state.up.is_set()),
         "restartCount": state.restarts if state else 0,
         "state": current,
     }

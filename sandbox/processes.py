@@ -12,6 +12,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 
+def stop_asked() -> asyncio.Event:
+    """Set once somebody ends us: by the terminal, or by a signal."""
+    asked = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, asked.set)
+    return asked
+
+
 async def ended(process: subprocess.Popen[bytes]) -> int:
     """Its exit code, once it has one. No thread waits: there may be many containers."""
     loop, gone = asyncio.get_running_loop(), asyncio.Event()

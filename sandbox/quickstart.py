@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import signal
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from sandbox import cluster_quickstart, istio_quickstart, probes
 from sandbox.control_plane import ControlPlaneError
 from sandbox.kubelet import Kubelet
 from sandbox.node import Node
+from sandbox.processes import stop_asked
 from sandbox.run import SandboxError, sandbox
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "quickstart"
@@ -67,9 +67,7 @@ def main() -> int:
 
 
 async def _run(console: Console, node: Node, *, once: bool, chained: str) -> int:
-    stopped = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    stopped = stop_asked()
     with _progress(console, "Starting the node, its agent and Envoy"):
         running = sandbox(EXAMPLE, node, chained)
         kubelet, _ = await running.__aenter__()

@@ -27,22 +27,21 @@ log = structlog.get_logger(__name__)
 
 _BACK_OFF = (0.2, 0.5, 1, 2, 5, 10)
 _MOST_GRACE = 3.0
-_LOOK_SECONDS = 0.05
 
 PodKey = tuple[str, str]  # namespace, name
 
 
 @dataclass(slots=True)
 class ContainerState:
-    """``exit_code`` is None while it runs; times are of ``time.time()``; ``up``: its startup probe
-    has passed, and what is to run after its start."""
+    """``exit_code`` is None while it runs; times are of ``time.time()``; ``up`` is set once its
+    startup probe has passed, and what is to run after its start has run."""
 
     pid: int = 0
     started: float = 0.0
     exit_code: int | None = None
     restarts: int = 0
     ready: bool = False
-    up: bool = False
+    up: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 @dataclass(slots=True)
@@ -160,27 +159,22 @@ class PodRunner:
 
     async def _run(self, pod: RunningPod) -> None:
         for each in pod.spec.init:
-            if each.stays:
+            if each.stays:  # Kubernetes documentation, "Sidecar Containers"
                 self._begin(pod, each, "Always")
-                await self._until_up(pod, each)
+                await pod.states[each.name].up.wait()
                 continue
             await self._supervise(pod, each, "OnFailure")
             if pod.states[each.name].exit_code:
                 return
         for each in pod.spec.containers:
             self._begin(pod, each, pod.spec.restart)
-            if each.post_start:
-                await self._until_up(pod, each)
+            if each.post_start:  # the next one waits for it
+                await pod.states[each.name].up.wait()
 
     def _begin(self, pod: RunningPod, each: Container, restart: str) -> None:
         pod.states[each.name] = ContainerState()
         pod.tasks.append(asyncio.create_task(self._supervise(pod, each, restart)))
         pod.tasks.append(asyncio.create_task(self._probe(pod, each)))
-
-    async def _until_up(self, pod: RunningPod, each: Container) -> None:
-        """The next container waits for it (Kubernetes documentation, "Sidecar Containers")."""
-        for _ in iter(lambda: pod.states[each.name].up, True):
-            await asyncio.sleep(_LOOK_SECONDS)
 
     async def _supervise(self, pod: RunningPod, each: Container, restart: str) -> None:
         """Until it ended for good."""
@@ -190,12 +184,14 @@ class PodRunner:
             state.pid, state.started, state.exit_code = process.pid, time.time(), None
             if each.post_start:
                 await self._post_start(pod, each)
-            state.up = "startup" not in each.probes
+            if "startup" not in each.probes:
+                state.up.set()
             state.ready = not {"readiness", "startup"} & each.probes.keys()
             self._report(pod)
             code = await processes.ended(process)
             container.end_rest(pod.place, pod.spec, each)
-            state.exit_code, state.ready, state.up = code, False, False
+            state.exit_code, state.ready = code, False
+            state.up.clear()
             ended = restart == "Never" or (restart == "OnFailure" and code == 0)
             self._report(pod)
             if ended:
@@ -223,7 +219,8 @@ class PodRunner:
                     if time.time() > state.started + patience_of(probes["startup"]):
                         await self._end(pod, each, "startup")
                     continue
-                up, failures, state.up = state.pid, 0, True
+                up, failures = state.pid, 0
+                state.up.set()
                 self._report(pod)
                 due = time.time() + period_of(probes.get("liveness", {}))
             ready = "readiness" not in probes or await self._holds(pod, each, "readiness")

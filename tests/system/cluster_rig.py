@@ -6,11 +6,14 @@ import contextlib
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from sandbox.binaries import binary
 from sandbox.control_plane import Cluster
+from sandbox.node import SANDBOX_ROOT
 
 CLI = Path(sys.executable).parent / "sidegate"
 
@@ -30,6 +33,27 @@ def running(cluster: Cluster, nodes: int) -> Iterator[None]:
     finally:
         sandbox.send_signal(signal.SIGTERM)
         sandbox.wait(60)
+
+
+def quickstart(cluster: Cluster, *arguments: str, seconds: float) -> str:
+    """What ``make run RUN_ARGS="... --once"`` prints; all came out as expected and nothing is
+    left of its cluster."""
+    done = subprocess.run(
+        [sys.executable, "-m", "sandbox.quickstart", *arguments, "--once"],
+        check=False, capture_output=True, text=True, timeout=seconds,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    names = (p.name for p in Path("/run/netns").iterdir())
+    assert [name for name in names if name.startswith(f"sidegate-{cluster.name}")] == []
+    assert list(SANDBOX_ROOT.glob(f"*{cluster.name}*")) == []
+    return done.stdout
+
+
+def eventually(wanted: Any, ask: Any, seconds: float = 15) -> None:
+    deadline = time.monotonic() + seconds
+    while (seen := ask()) != wanted and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert seen == wanted
 
 
 def kubectl(cluster: Cluster, *arguments: str) -> list[str]:

@@ -17,12 +17,13 @@ import pytest
 
 from datapath.consts import DropReason, Enforcer
 from policy_engine.model import Direction
+from sandbox.node import Node as SandboxNode
+from sandbox.node import remove_cgroup
 from tests.system.datapath_rig import FAMILIES, A, B, Rig, ask, connect, http, reach
 from tests.system.netns import inside
 from tests.system.stand_in import StandIn
 
 IN, OUT = Direction.INGRESS, Direction.EGRESS
-CGROUPS = Path("/sys/fs/cgroup/unified")
 
 
 class Lease:
@@ -172,12 +173,8 @@ def _reach_from(cgroup: Path, rig: Rig, family: int) -> str:
 
 @contextlib.contextmanager
 def _cgroup(name: str) -> Iterator[Path]:
-    root = CGROUPS if CGROUPS.exists() else Path("/sys/fs/cgroup")
-    path = root / f"sidegate-test-{os.getpid()}-{name}"
-    path.mkdir()
+    path = SandboxNode(f"sidecar-{os.getpid()}-{name}").cgroup
+    assert path, "these tests need cgroup v2"
+    path.mkdir(parents=True)
     yield path
-    for _ in range(100):
-        with contextlib.suppress(OSError):
-            path.rmdir()
-            return
-        time.sleep(0.02)
+    remove_cgroup(path)

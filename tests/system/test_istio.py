@@ -7,9 +7,7 @@ import json
 import os
 import signal
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +17,7 @@ from sandbox.control_plane import Cluster
 from sandbox.istio_quickstart import EXAMPLES, apply_example, ask, install_istio, load, seen
 from sandbox.node import SANDBOX_ROOT
 from tests.system import cluster_rig
+from tests.system.cluster_rig import eventually
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -43,13 +42,8 @@ def expected() -> dict[object, str]:
 
 
 def test_the_quickstart_is_as_expected_and_leaves_nothing() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "sandbox.quickstart", "--istio", "--once"],
-        check=False, capture_output=True, text=True, timeout=250,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "7 of 7 as expected" in done.stdout
-    assert list(SANDBOX_ROOT.glob("*istio*")) == []
+    said = cluster_rig.quickstart(Cluster("istio"), "--istio", seconds=250)
+    assert "7 of 7 as expected" in said
 
 
 @pytest.mark.usefixtures("mesh")
@@ -65,9 +59,9 @@ def test_a_change_of_policy_holds_in_the_sidecar() -> None:
     policies = (EXAMPLES / "istio" / "policies.yaml").read_text()
     assert ask(MESH, "productpage", READ) == "200"
     kubectl(MESH, "apply", "-f", "-", text=policies.replace("/reviews(/.*)?", "/other"))
-    within(2, lambda: ask(MESH, "productpage", READ) == "403")
+    eventually("403", lambda: ask(MESH, "productpage", READ), 2)
     kubectl(MESH, "apply", "-f", "-", text=policies)
-    within(2, lambda: ask(MESH, "productpage", READ) == "200")
+    eventually("200", lambda: ask(MESH, "productpage", READ), 2)
 
 
 @pytest.mark.usefixtures("mesh")
@@ -76,7 +70,7 @@ def test_without_our_filter_the_port_is_closed() -> None:
     manifest = json.loads(kubectl(MESH, "get", *names, "sidegate-inbound", "-o", "json"))
     kubectl(MESH, "delete", *names, "sidegate-inbound")
     try:
-        within(6, lambda: ask(MESH, "productpage", ("--timeout=1s", *READ)) == "none")
+        eventually("none", lambda: ask(MESH, "productpage", ("--timeout=1s", *READ)), 6)
         reasons = kubectl(
             MESH, "exec", "-n", "sidegate-system", _agent_of("reviews"), "-c", "agent", "--",
             "sidegate", "observe", "--last", "50",
@@ -86,7 +80,7 @@ def test_without_our_filter_the_port_is_closed() -> None:
         for field in ("resourceVersion", "uid"):
             del manifest["metadata"][field]
         kubectl(MESH, "apply", "-f", "-", text=json.dumps(manifest))
-    within(10, lambda: ask(MESH, "productpage", READ) == "200")
+    eventually("200", lambda: ask(MESH, "productpage", READ), 10)
     assert ask(MESH, "productpage", DELETE) == "403"
 
 
@@ -98,7 +92,7 @@ def test_the_death_of_the_agents_changes_nothing() -> None:
     for _ in range(5):
         assert ask(MESH, "productpage", READ) == "200"
         assert ask(MESH, "productpage", DELETE) == "403"
-    within(30, lambda: _connected("default/reviews"))
+    eventually(True, lambda: _connected("default/reviews"), 30)
     assert ask(MESH, "productpage", READ) == "200"
     assert ask(MESH, "productpage", DELETE) == "403"
 
@@ -108,7 +102,7 @@ def test_a_dead_sidecar_closes_its_ports_until_it_is_back() -> None:
     (pid,) = _pids(_node_of("reviews"), "default_reviews", "istio-proxy")
     os.killpg(pid, signal.SIGKILL)
     assert ask(MESH, "productpage", DELETE) != "200"
-    within(30, lambda: ask(MESH, "productpage", READ) == "200")
+    eventually("200", lambda: ask(MESH, "productpage", READ), 30)
     assert ask(MESH, "productpage", DELETE) == "403"
 
 
@@ -128,7 +122,7 @@ def test_a_port_that_the_mesh_takes_for_tcp_is_no_way_around(tmp_path: Path) -> 
             ("", "200"),
         ):
             kubectl(MESH, "apply", "-f", "-", text=_LEDGER_POLICY.format(rules=rules))
-            within(10, lambda: ask(MESH, "productpage", ask_ledger) == answer)  # noqa: B023
+            eventually(answer, lambda: ask(MESH, "productpage", ask_ledger), 10)
     finally:
         kubectl(MESH, "delete", "cnp/ledger", "--ignore-not-found")
         kubectl(MESH, "delete", "-f", str(manifests))
@@ -157,13 +151,6 @@ spec:
         - ports: [{{port: "8080", protocol: TCP}}]
           {rules}
 """
-
-
-def within(seconds: float, holds: Callable[[], bool]) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, f"not within {seconds} s"
-        time.sleep(0.1)
 
 
 def _sidecars(node: str) -> list[dict[str, object]]:

@@ -14,11 +14,11 @@ from tests.system.cluster_faults.shop import (
     ENFORCED,
     NODES,
     apply,
-    eventually,
     pod,
     policy,
     verdicts,
 )
+from tests.system.cluster_rig import eventually
 
 
 @pytest.fixture(scope="package", autouse=True)

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from sandbox.cluster import kubectl, nodes_of
 from sandbox.control_plane import Cluster
 from sandbox.execute import NoSuchPod, command_in
 from sandbox.images import http_peer
+from tests.system.cluster_rig import eventually
 
 CLUSTER = Cluster("faults")
 NODES = nodes_of(CLUSTER, 2)
@@ -83,13 +83,6 @@ def answered(client: str, path: str = "/public") -> int | None:
         return status(client, path)
     except (NoSuchPod, OSError, ValueError, StopIteration):
         return None
-
-
-def eventually(wanted: Any, ask: Any, seconds: float = 15) -> None:
-    deadline = time.monotonic() + seconds
-    while (seen := ask()) != wanted and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert seen == wanted
 
 
 def verdicts() -> list[int | None]:

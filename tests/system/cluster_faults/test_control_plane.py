@@ -26,7 +26,6 @@ from tests.system.cluster_faults.shop import (
     SYSTEM,
     agent_of,
     apply,
-    eventually,
     pod,
     policy,
     refused,
@@ -34,6 +33,7 @@ from tests.system.cluster_faults.shop import (
     status,
     verdicts,
 )
+from tests.system.cluster_rig import eventually
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(300)]
 

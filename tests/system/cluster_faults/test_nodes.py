@@ -24,12 +24,12 @@ from tests.system.cluster_faults.shop import (
     agent_says,
     answered,
     apply,
-    eventually,
     pod,
     policy,
     status,
     verdicts,
 )
+from tests.system.cluster_rig import eventually
 
 # Longer than any lease and any back-off of ours. Six hundred is the same test, by hand.
 OUTAGE_SECONDS = float(os.environ.get("SIDEGATE_OUTAGE_SECONDS", "30"))

@@ -22,11 +22,11 @@ from tests.system.cluster_faults.shop import (
     NODES,
     SYSTEM,
     apply,
-    eventually,
     policy,
     refused,
     verdicts,
 )
+from tests.system.cluster_rig import eventually
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(300)]
 CRD = "ciliumnetworkpolicies.cilium.io"

@@ -20,9 +20,9 @@ from tests.system.cluster_faults.shop import (
     agent_of,
     agent_says,
     answered,
-    eventually,
     verdicts,
 )
+from tests.system.cluster_rig import eventually
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(300)]
 
