@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -22,7 +23,7 @@ from xds_server.listeners import node_resources
 
 pytestmark = pytest.mark.system
 
-NODE, CLIENT, SERVER = "sgx-node", "sgx-client", "sgx-server"
+NODE, CLIENT, SERVER = (f"sgt{os.getpid()}-{name}" for name in ("node", "client", "server"))
 # By pod: host-side device, node's and pod's addresses.
 LINKS = {
     CLIENT: ("sgx1", "10.77.1.1/24", "10.77.1.2/24", "fd77:1::1/64", "fd77:1::2/64"),

@@ -7,6 +7,7 @@ not concern is as it was. See the table for what is left out, and why.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -108,7 +109,7 @@ def pods() -> Iterator[Pods]:
 @contextmanager
 def outside() -> Iterator[None]:
     """A host beside the nodes that has all addresses of OUTSIDE and serves on them."""
-    netns = f"{CLUSTER.netns}-outside"
+    netns = f"sgt{os.getpid()}-outside"  # one that a killed run left is not in the way
     ip("netns", "add", netns)
     try:
         CLUSTER.segment.attach(netns, 50)
