@@ -6,39 +6,21 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from sandbox.cluster import await_rollout, install, kubectl, nodes_of
+from sandbox.cluster import kubectl
 from sandbox.control_plane import Cluster
-from sandbox.istio_quickstart import EXAMPLES, apply_example, ask, install_istio, load, seen
-from sandbox.node import SANDBOX_ROOT
+from sandbox.istio_quickstart import EXAMPLES, ask
 from tests.system import cluster_rig
 from tests.system.cluster_rig import eventually
+from tests.system.istio.mesh import MESH, NODES, agent, enforces, node_of, pids, sidecars
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(300)]
 
-MESH = Cluster("mesh")
 READ = ("http://reviews:8080/reviews/1",)
 DELETE = ("--method", "DELETE", "http://reviews:8080/reviews/1")
-
-
-@pytest.fixture(scope="module")
-def mesh() -> Iterator[None]:
-    with cluster_rig.running(MESH, 2):
-        install(MESH, "istio.enabled=true")
-        await_rollout(MESH)
-        install_istio(MESH)
-        apply_example(MESH)
-        assert {probe: seen(MESH, probe) for probe in load()} == expected()
-        yield
-
-
-def expected() -> dict[object, str]:
-    return {probe: probe.expect for probe in load()}
 
 
 def test_the_quickstart_is_as_expected_and_leaves_nothing() -> None:
@@ -48,10 +30,9 @@ def test_the_quickstart_is_as_expected_and_leaves_nothing() -> None:
 
 @pytest.mark.usefixtures("mesh")
 def test_sidecars_say_how_they_enforce() -> None:
-    rows = [row for node in nodes_of(MESH, 2) for row in _sidecars(node.name)]
-    by_pod = {row["pod"]: row for row in rows}
-    assert by_pod.keys() == {"default/reviews", "default/productpage", "default/mallory"}
-    assert all(row["connected"] and row["lease"] and row["acknowledged"] for row in rows)
+    rows = sidecars()
+    assert rows.keys() == {"default/reviews", "default/productpage", "default/mallory"}
+    assert all(row["connected"] and row["lease"] and row["acknowledged"] for row in rows.values())
 
 
 @pytest.mark.usefixtures("mesh")
@@ -71,10 +52,7 @@ def test_without_our_filter_the_port_is_closed() -> None:
     kubectl(MESH, "delete", *names, "sidegate-inbound")
     try:
         eventually("none", lambda: ask(MESH, "productpage", ("--timeout=1s", *READ)), 6)
-        reasons = kubectl(
-            MESH, "exec", "-n", "sidegate-system", _agent_of("reviews"), "-c", "agent", "--",
-            "sidegate", "observe", "--last", "50",
-        )  # fmt: skip
+        reasons = agent("reviews", "observe", "--last", "50")
         assert "sidecar lease" in reasons, reasons
     finally:
         for field in ("resourceVersion", "uid"):
@@ -86,20 +64,20 @@ def test_without_our_filter_the_port_is_closed() -> None:
 
 @pytest.mark.usefixtures("mesh")
 def test_the_death_of_the_agents_changes_nothing() -> None:
-    for node in nodes_of(MESH, 2):
-        for pid in _pids(node.name, "sidegate-system_sidegate-agent", "agent"):
+    for node in NODES:
+        for pid in pids(node.name, "sidegate-system_sidegate-agent", "agent"):
             os.kill(pid, signal.SIGKILL)
     for _ in range(5):
         assert ask(MESH, "productpage", READ) == "200"
         assert ask(MESH, "productpage", DELETE) == "403"
-    eventually(True, lambda: _connected("default/reviews"), 30)
+    eventually(True, lambda: enforces("default/reviews"), 30)
     assert ask(MESH, "productpage", READ) == "200"
     assert ask(MESH, "productpage", DELETE) == "403"
 
 
 @pytest.mark.usefixtures("mesh")
 def test_a_dead_sidecar_closes_its_ports_until_it_is_back() -> None:
-    (pid,) = _pids(_node_of("reviews"), "default_reviews", "istio-proxy")
+    (pid,) = pids(node_of("reviews"), "default_reviews", "istio-proxy")
     os.killpg(pid, signal.SIGKILL)
     assert ask(MESH, "productpage", DELETE) != "200"
     eventually("200", lambda: ask(MESH, "productpage", READ), 30)
@@ -151,45 +129,3 @@ spec:
         - ports: [{{port: "8080", protocol: TCP}}]
           {rules}
 """
-
-
-def _sidecars(node: str) -> list[dict[str, object]]:
-    agent = next(
-        line.split()[0]
-        for line in kubectl(
-            MESH, "get", "pods", "-n", "sidegate-system", "--no-headers",
-            "-l", "app.kubernetes.io/component=agent", "-o", "wide",
-        ).splitlines()
-        if node in line.split()
-    )  # fmt: skip
-    said = kubectl(
-        MESH, "exec", "-n", "sidegate-system", agent, "-c", "agent", "--",
-        "sidegate", "istio", "status", "-o", "json",
-    )  # fmt: skip
-    rows: list[dict[str, object]] = json.loads(said)["items"]
-    return rows
-
-
-def _connected(pod: str) -> bool:
-    try:
-        rows = [row for node in nodes_of(MESH, 2) for row in _sidecars(node.name)]
-    except (subprocess.CalledProcessError, StopIteration, ValueError):
-        return False
-    return any(row["pod"] == pod and row["connected"] and row["acknowledged"] for row in rows)
-
-
-def _node_of(pod: str) -> str:
-    return kubectl(MESH, "get", "pod", pod, "-o", "jsonpath={.spec.nodeName}")
-
-
-def _agent_of(pod: str) -> str:
-    return kubectl(
-        MESH, "get", "pods", "-n", "sidegate-system", "-l", "app.kubernetes.io/component=agent",
-        f"--field-selector=spec.nodeName={_node_of(pod)}",
-        "-o", "jsonpath={.items[0].metadata.name}",
-    )  # fmt: skip
-
-
-def _pids(node: str, pod: str, container: str) -> list[int]:
-    states = Path(SANDBOX_ROOT / node / "pods").glob(f"{pod}*/state.json")
-    return [json.loads(state.read_text())["pids"][container] for state in states]
