@@ -23,12 +23,14 @@ _ISTIO = "1.31.0"  # what the pinned commit is on the way to; istioctl and istio
 @dataclass(frozen=True, slots=True)
 class GoModule:
     """``packages`` is what ``go build`` is told; "tool" means all tools that go.mod names.
-    ``files`` are kept beside the programs: (module, path in it)."""
+    ``files`` are kept beside the programs: (module, path in it), a file or a directory.
+    ``test`` is what the module's own tests are called as a program, "" for none."""
 
     source: Path
     packages: str = "tool"
     ldflags: str = "-s -w"
     files: tuple[tuple[str, str], ...] = ()
+    test: str = ""
 
     def digest(self) -> str:
         made = hashlib.sha256("".join((self.ldflags, *map(str, self.files))).encode())
@@ -68,6 +70,14 @@ MODULES = {
         files=(("istio.io/istio", "tools/packaging/common/envoy_bootstrap.json"),),
     ),
     "streaming": GoModule(_GO / "streaming", "."),
+    "gateway-conformance": GoModule(
+        _GO / "gateway-conformance",
+        files=(
+            ("sigs.k8s.io/gateway-api", "config/crd/standard"),
+            ("sigs.k8s.io/gateway-api", "config/crd/experimental"),
+        ),
+        test="conformance",
+    ),
     "http-peer": GoModule(_ROOT / "tests" / "peers" / "http", "."),
 }
 
@@ -91,9 +101,20 @@ def build(module: str) -> None:
     fresh.mkdir(parents=True)
     command = ["go", "build", "-trimpath", "-ldflags", what.ldflags, "-o", f"{fresh}/"]
     subprocess.run([*command, what.packages], cwd=what.source, check=True)
+    if what.test:
+        command = ["go", "test", "-c", "-trimpath", "-ldflags", what.ldflags]
+        subprocess.run([*command, "-o", str(fresh / what.test), "."], cwd=what.source, check=True)
     for owner, path in what.files:
-        shutil.copy(_module_dir(what.source, owner) / path, fresh)
+        _copy(_module_dir(what.source, owner) / path, fresh)
     fresh.rename(target)
+
+
+def _copy(found: Path, folder: Path) -> None:
+    if found.is_dir():
+        shutil.copytree(found, folder / found.name, copy_function=shutil.copyfile)
+        (folder / found.name).chmod(0o755)  # Go's module cache is read-only
+    else:
+        shutil.copy(found, folder)
 
 
 def _module_dir(source: Path, module: str) -> Path:

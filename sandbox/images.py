@@ -58,6 +58,8 @@ def command(image: str, arguments: tuple[str, ...], has_command: bool) -> tuple[
             return (f"{_BIN}/{_ISTIO[name]}", *arguments)
         case _, "coredns":
             return (str(binary("coredns", "coredns")), *arguments)
+        case _, "echo-basic":
+            return (str(binary("gateway-conformance", "echo-basic")), *arguments)
         case _, "kafka":
             return (str(_PYTHON), "-m", "sandbox.kafka_broker", "serve", *arguments)
     raise UnknownImage(f"{image!r} is not known here; give the container a command")
