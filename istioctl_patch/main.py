@@ -14,7 +14,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from istioctl_patch import overlay, support, tools
+from istioctl_patch import names, overlay, support, tools
 
 _ERR = Console(stderr=True)
 _CLUSTER_FLAGS = {"--kubeconfig": "--kubeconfig", "-c": "--kubeconfig", "--context": "--context"}
@@ -99,7 +99,7 @@ def _generate(call: Call) -> int:
 def _uninstall(call: Call) -> int:
     """Our filters first: what is left of Istio meanwhile is plain Istio."""
     kinds = "envoyfilters.networking.istio.io"
-    labels = ",".join(f"{key}={value}" for key, value in overlay.MANAGED_BY.items())
+    labels = ",".join(f"{key}={value}" for key, value in names.MANAGED_BY.items())
     sys.stdout.write(
         tools.kubectl(call.cluster, "delete", kinds, "-A", "-l", labels, "--ignore-not-found")
     )

@@ -1,0 +1,37 @@
+"""EnvoyFilter ``sidegate-inbound``: what comes into a pod is judged in its sidecar. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from istioctl_patch import module_filter
+
+
+def inbound() -> dict[str, Any]:
+    """The module as the last filter before the application."""
+    return module_filter.envoy_filter(
+        "sidegate-inbound",
+        [
+            {
+                # What is not HTTP: Kafka is judged, the rest passes as L4 rules say.
+                "applyTo": "NETWORK_FILTER",
+                "match": {
+                    "context": "SIDECAR_INBOUND",
+                    "listener": {
+                        "filterChain": {"filter": {"name": "envoy.filters.network.tcp_proxy"}}
+                    },
+                },
+                "patch": {"operation": "INSERT_BEFORE", "value": module_filter.network("ingress")},
+            },
+            {
+                "applyTo": "CLUSTER",
+                "match": {"context": "SIDECAR_INBOUND"},
+                "patch": {
+                    "operation": "MERGE",
+                    "value": {
+                        "typed_extension_protocol_options": module_filter.upstream("ingress")
+                    },
+                },
+            },
+        ],
+    )

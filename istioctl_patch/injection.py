@@ -1,0 +1,27 @@
+"""The injection template: istio-proxy, and no other container, gets the agent's volume. Pure.
+
+Source: Istio documentation, "Sidecar injection: custom templates".
+"""
+
+from __future__ import annotations
+
+from istioctl_patch.names import CSI_DRIVER, DIRECTORY
+
+NAME = "sidegate"
+
+# Patched into the pod after Istio's own template. A native sidecar is among the init containers.
+SIDECAR = f"""\
+{{{{ $native := ne (index .ObjectMeta.Annotations `sidecar.istio.io/nativeSidecar` | default (printf "%t" .NativeSidecars)) "false" }}}}
+spec:
+  {{{{ if $native }}}}initContainers{{{{ else }}}}containers{{{{ end }}}}:
+  - name: istio-proxy
+    volumeMounts:
+    - name: sidegate
+      mountPath: {DIRECTORY}
+      readOnly: true
+  volumes:
+  - name: sidegate
+    csi:
+      driver: {CSI_DRIVER}
+      readOnly: true
+"""  # noqa: E501

@@ -1,0 +1,70 @@
+"""The module as a filter of an Envoy, in the configuration that EnvoyFilters carry. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from istioctl_patch.names import DIRECTORY, HTTP_OPTIONS, MANAGED_BY, PRIORITY, ROOT_NAMESPACE, TYPE
+
+
+def http(direction: str) -> dict[str, Any]:
+    """``direction`` is "ingress" or "egress"."""
+    return _filter("http", "DynamicModuleFilter", "sidegate_http", direction)
+
+
+def network(direction: str) -> dict[str, Any]:
+    """``direction`` is "ingress" or "egress"."""
+    return _filter("network", "DynamicModuleNetworkFilter", "sidegate_kafka", direction)
+
+
+def upstream(direction: str) -> dict[str, Any]:
+    """A cluster's ``typed_extension_protocol_options``: the module is the last filter, so that
+    nothing changes what it judged.
+
+    Clusters of TCP ports have no HTTP options of Istio's, and what is merged into them has to be
+    whole: the other end is spoken to as the client spoke, which Istio does for most ports anyway.
+    """
+    codec = {
+        "name": "envoy.filters.http.upstream_codec",
+        "typed_config": {
+            "@type": f"{TYPE}/envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec"
+        },
+    }
+    options = {
+        "@type": f"{TYPE}/{HTTP_OPTIONS}",
+        "use_downstream_protocol_config": {},
+        "http_filters": [http(direction), codec],
+    }
+    return {HTTP_OPTIONS: options}
+
+
+def envoy_filter(name: str, patches: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """An EnvoyFilter of ours, for every proxy of the mesh that its patches match."""
+    return {
+        "apiVersion": "networking.istio.io/v1alpha3",
+        "kind": "EnvoyFilter",
+        "metadata": {"name": name, "namespace": ROOT_NAMESPACE, "labels": dict(MANAGED_BY)},
+        "spec": {"priority": PRIORITY, "configPatches": list(patches)},
+    }
+
+
+def _filter(kind: str, message: str, name: str, direction: str) -> dict[str, Any]:
+    config = {"direction": direction, "directory": DIRECTORY}
+    return {
+        "name": name,
+        "typed_config": {
+            "@type": f"{TYPE}/envoy.extensions.filters.{kind}.dynamic_modules.v3.{message}",
+            "dynamic_module_config": {
+                "name": "sidegate",
+                "do_not_close": True,  # it has a thread
+                "module": {"local": {"filename": f"{DIRECTORY}/libsidegate.so"}},
+            },
+            "filter_name": name,
+            "filter_config": {
+                "@type": f"{TYPE}/google.protobuf.StringValue",
+                "value": json.dumps(config),
+            },
+        },
+    }

@@ -1,0 +1,13 @@
+"""What is named in more than one part of the overlay."""
+
+from __future__ import annotations
+
+DIRECTORY = "/var/run/sidegate"
+CSI_DRIVER = "csi.sidegate.io"
+MANAGED_BY = {"app.kubernetes.io/managed-by": "sidegate-istioctl"}
+ROOT_NAMESPACE = "istio-system"
+
+# Istio applies filters of higher priority later; within the root namespace ours are last.
+PRIORITY = 1000
+TYPE = "type.googleapis.com"
+HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
