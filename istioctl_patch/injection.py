@@ -5,7 +5,7 @@ Source: Istio documentation, "Sidecar injection: custom templates".
 
 from __future__ import annotations
 
-from istioctl_patch.names import CSI_DRIVER, DIRECTORY
+from istioctl_patch.names import CSI_DRIVER, DIRECTORY, METADATA
 
 NAME = "sidegate"
 
@@ -15,6 +15,9 @@ SIDECAR = f"""\
 spec:
   {{{{ if $native }}}}initContainers{{{{ else }}}}containers{{{{ end }}}}:
   - name: istio-proxy
+    env:
+    - name: ISTIO_META_{METADATA}
+      value: "true"
     volumeMounts:
     - name: sidegate
       mountPath: {DIRECTORY}

@@ -6,7 +6,15 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from istioctl_patch.names import DIRECTORY, HTTP_OPTIONS, MANAGED_BY, PRIORITY, ROOT_NAMESPACE, TYPE
+from istioctl_patch.names import (
+    DIRECTORY,
+    HTTP_OPTIONS,
+    MANAGED_BY,
+    METADATA,
+    PRIORITY,
+    ROOT_NAMESPACE,
+    TYPE,
+)
 
 
 def http(direction: str) -> dict[str, Any]:
@@ -41,12 +49,18 @@ def upstream(direction: str) -> dict[str, Any]:
 
 
 def envoy_filter(name: str, patches: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """An EnvoyFilter of ours, for every proxy of the mesh that its patches match."""
+    """An EnvoyFilter of ours, for every proxy of the mesh that has the module and that its patches
+    match: pods that were injected before Sidegate came, older proxies and plain gateways lack the
+    library, and would refuse all of their configuration for it."""
+    ours = [
+        {**patch, "match": {**patch["match"], "proxy": {"metadata": {METADATA: "true"}}}}
+        for patch in patches
+    ]
     return {
         "apiVersion": "networking.istio.io/v1alpha3",
         "kind": "EnvoyFilter",
         "metadata": {"name": name, "namespace": ROOT_NAMESPACE, "labels": dict(MANAGED_BY)},
-        "spec": {"priority": PRIORITY, "configPatches": list(patches)},
+        "spec": {"priority": PRIORITY, "configPatches": ours},
     }
 
 

@@ -11,3 +11,6 @@ ROOT_NAMESPACE = "istio-system"
 PRIORITY = 1000
 TYPE = "type.googleapis.com"
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+# By this, istiod knows the proxies that have the module: others could not load what we patch in.
+METADATA = "SIDEGATE"
