@@ -19,12 +19,12 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from cluster_operator.crds import definitions
-from cluster_operator.election import Election
 from cluster_operator.events import Events
 from cluster_operator.garbage import GarbageCollector
 from cluster_operator.install import install
 from cluster_operator.policy_status import PolicyStatus
 from kube_store import serving
+from kube_store.election import Election
 from kube_store.kube import KubeSource, Watched
 from kube_store.kube_client import KubeClient, connect
 from kube_store.logs import configure
@@ -57,7 +57,7 @@ class Operator:
     def __init__(self, client: KubeClient, namespace: str, name: str, gc_seconds: float) -> None:
         self._client, self._gc_seconds = client, gc_seconds
         self._events = Events(client, name)
-        self.election = Election(client, namespace, name)
+        self.election = Election(client, namespace, "sidegate-operator", name)
 
     async def run(self) -> None:
         """Until cancelled."""

@@ -22,6 +22,9 @@ CLUSTER_SCOPED = frozenset(
         "ClusterRole",
         "ClusterRoleBinding",
         "PriorityClass",
+        "GatewayClass",
+        "IngressClass",
+        "CiliumLoadBalancerIPPool",
     }
 )
 
@@ -78,7 +81,9 @@ class SourceError:
 def plural(kind: str) -> str:
     """As the API server names a kind in its paths."""
     name = kind.lower()
-    return name[:-1] + "ies" if name.endswith("y") else name + "s"
+    if name.endswith("y"):
+        return name[:-1] + "ies"
+    return name + ("es" if name.endswith("s") else "s")
 
 
 def policy_ref(key: ResourceKey) -> PolicyRef:

@@ -106,6 +106,10 @@ class XdsServer:
         """Make these the only resources of the type. Raises ValueError for one of another type."""
         self._cache.set_resources(type_url, resources)
 
+    def update_resources(self, changes: Mapping[str, Mapping[str, Message | None]]) -> None:
+        """New content by type URL and name, None for what is gone. Raises ValueError as above."""
+        self._cache.update(changes)
+
     def publish_policy(self, policy: EndpointPolicy) -> None:
         """Replace the policy of an endpoint in every module."""
         self._hub.publish(endpoint_policy(policy))

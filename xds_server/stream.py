@@ -16,6 +16,7 @@ from typing import Any
 from envoy.service.discovery.v3 import discovery_pb2 as discovery
 
 from xds_server.cache import ResourceCache
+from xds_server.resources import CLUSTER_TYPE, ENDPOINT_TYPE, VIRTUAL_HOST_TYPE
 
 WILDCARD = "*"
 
@@ -25,7 +26,8 @@ class Subscription:
     """What one stream knows about one resource type.
 
     ``sent`` is what Envoy has or was offered last, ``pending`` what each unanswered response
-    held, ``accepted`` and ``errors`` Envoy's last word on each resource.
+    held, ``accepted`` and ``errors`` Envoy's last word on each resource. ``seen`` is the cache's
+    revision that ``sent`` is of.
     """
 
     names: set[str] = field(default_factory=set)
@@ -33,9 +35,12 @@ class Subscription:
     pending: dict[str, dict[str, str]] = field(default_factory=dict)
     accepted: dict[str, str] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
+    seen: int = 0
 
     def wants(self, name: str) -> bool:
-        return WILDCARD in self.names or name in self.names
+        """Virtual hosts are asked for by their route configuration, the part before the last /
+        (envoy.config.route.v3.Vhds)."""
+        return WILDCARD in self.names or name in self.names or name.rpartition("/")[0] in self.names
 
     def accept(self, offered: dict[str, str]) -> None:
         self.accepted.update(offered)
@@ -60,17 +65,9 @@ class _Stream(ABC):
         self._nonces = itertools.count(1)
         self.subscriptions: dict[str, Subscription] = {}
 
+    @abstractmethod
     def changed(self) -> list[Any]:
         """What the stream has to be told after a change of the cache."""
-        responses = []
-        for type_url in self._cache.type_urls():
-            if subscription := self.subscriptions.get(type_url):
-                responses += self._update(type_url, subscription)
-        return responses
-
-    @abstractmethod
-    def _update(self, type_url: str, subscription: Subscription) -> list[Any]:
-        """The responses without which Envoy would not have what the cache has."""
 
 
 class DeltaStream(_Stream):
@@ -88,12 +85,43 @@ class DeltaStream(_Stream):
             subscription.accept(
                 {n: v for n, v in known if n in current and current[n].version == v}
             )
-        self._subscribe(subscription, request, first)
+            subscription.seen = self._cache.revision
+        asked = self._subscribe(type_url, subscription, request, first)
         split = self._answer(subscription, request) if request.response_nonce else []
         responses = [self._response(type_url, subscription, [name], []) for name in split]
-        return responses + self._update(type_url, subscription, answer_always=first)
+        names, removed = self._news(type_url, subscription, asked)
+        if names or removed or first:
+            responses.append(self._response(type_url, subscription, names, removed))
+        return responses
 
-    def _subscribe(self, subscription: Subscription, request: Any, first: bool) -> None:
+    def changed(self) -> list[Any]:
+        """Clusters go last: until then what is new may still name what is gone."""
+        responses, last = [], []
+        for type_url in self._cache.type_urls():
+            subscription = self._subscription(type_url)
+            if subscription is None:
+                continue
+            names, removed = self._news(type_url, subscription, ())
+            if type_url == CLUSTER_TYPE and removed:
+                last.append((type_url, subscription, removed))
+                removed = []
+            if names or removed:
+                responses.append(self._response(type_url, subscription, names, removed))
+        return responses + [self._response(t, s, [], removed) for t, s, removed in last]
+
+    def _subscription(self, type_url: str) -> Subscription | None:
+        """Endpoints follow their cluster without being asked for: a route that is sent in the same
+        breath finds the cluster warm."""
+        subscription = self.subscriptions.get(type_url)
+        if type_url == ENDPOINT_TYPE and CLUSTER_TYPE in self.subscriptions:
+            subscription = self.subscriptions.setdefault(type_url, Subscription())
+            subscription.names.add(WILDCARD)
+        return subscription
+
+    def _subscribe(
+        self, type_url: str, subscription: Subscription, request: Any, first: bool
+    ) -> Iterable[str]:
+        """The names that are to be looked at whether or not they changed."""
         subscribe = set(request.resource_names_subscribe)
         if first and not subscribe:
             subscribe = {WILDCARD}
@@ -104,6 +132,9 @@ class DeltaStream(_Stream):
         subscription.names -= set(request.resource_names_unsubscribe)
         if WILDCARD not in subscription.names:
             subscription.forget(request.resource_names_unsubscribe)
+        if WILDCARD in subscribe or (type_url == VIRTUAL_HOST_TYPE and subscribe):
+            return [*self._cache.of_type(type_url), *subscription.sent]
+        return [*subscribe, *subscription.sent] if first else subscribe
 
     def _answer(self, subscription: Subscription, request: Any) -> list[str]:
         """Note an ACK or a NACK; the names to offer one by one, to learn which was refused."""
@@ -117,19 +148,21 @@ class DeltaStream(_Stream):
         subscription.refuse(offered, request.error_detail.message)
         return []
 
-    def _update(
-        self, type_url: str, subscription: Subscription, answer_always: bool = False
-    ) -> list[Any]:
-        current = self._cache.of_type(type_url)
+    def _news(
+        self, type_url: str, subscription: Subscription, asked: Iterable[str]
+    ) -> tuple[list[str], list[str]]:
+        """Names to send and names that are gone, of those asked for and those that changed."""
+        current, sent = self._cache.of_type(type_url), subscription.sent
+        look = {*asked, *self._cache.changed_since(type_url, subscription.seen)}
+        subscription.seen = self._cache.revision
         names = [
             name
-            for name, resource in current.items()
-            if subscription.wants(name) and subscription.sent.get(name) != resource.version
+            for name in look
+            if name in current
+            and subscription.wants(name)
+            and sent.get(name) != current[name].version
         ]
-        removed = sorted(subscription.sent.keys() - current.keys())
-        if not (names or removed or answer_always):
-            return []
-        return [self._response(type_url, subscription, names, removed)]
+        return sorted(names), sorted(n for n in look if n in sent and n not in current)
 
     def _response(
         self, type_url: str, subscription: Subscription, names: list[str], removed: list[str]
@@ -158,6 +191,14 @@ class SotwStream(_Stream):
     def __init__(self, cache: ResourceCache) -> None:
         super().__init__(cache)
         self._latest: dict[str, str] = {}
+
+    def changed(self) -> list[Any]:
+        return [
+            response
+            for type_url in self._cache.type_urls()
+            if (subscription := self.subscriptions.get(type_url))
+            for response in self._update(type_url, subscription)
+        ]
 
     def receive(self, request: Any) -> list[Any]:
         """Take a ``DiscoveryRequest``; the ``DiscoveryResponse`` it calls for."""

@@ -6,16 +6,22 @@ from typing import Any
 
 import pytest
 from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.listener.v3 import listener_pb2
+from envoy.config.route.v3 import route_components_pb2
 from envoy.service.discovery.v3 import discovery_pb2 as discovery
 
 from xds_server.cache import ResourceCache
-from xds_server.resources import CLUSTER_TYPE, LISTENER_TYPE
+from xds_server.resources import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, VIRTUAL_HOST_TYPE
 from xds_server.stream import DeltaStream, SotwStream, Subscription
 
 
 def listeners(**prefixes: str) -> dict[str, Any]:
     return {n: listener_pb2.Listener(name=n, stat_prefix=p) for n, p in prefixes.items()}
+
+
+def virtual_hosts(*names: str) -> dict[str, Any]:
+    return {name: route_components_pb2.VirtualHost(name=name) for name in names}
 
 
 @pytest.fixture
@@ -38,14 +44,18 @@ class Delta:
         )
         if error:
             request.error_detail.message = error
-        return self._heard(self.stream.receive(request))
+        return self.heard(self.stream.receive(request))
 
     def hears(self) -> list[Any]:
-        return self._heard(self.stream.changed())
+        return self.heard(self.stream.changed())
 
-    def _heard(self, responses: list[Any]) -> list[Any]:
+    def heard(self, responses: list[Any]) -> list[Any]:
         self.last = responses
         return [([r.name for r in x.resources], list(x.removed_resources)) for x in responses]
+
+    @property
+    def types(self) -> list[str]:
+        return [response.type_url for response in self.last]
 
     @property
     def nonces(self) -> list[str]:
@@ -112,6 +122,39 @@ class TestDelta:
         cache.set_resources(LISTENER_TYPE, listeners(a="1"))
         assert envoy.says(nonce=nonce, error="b is bad") == [(["a"], []), ([], ["b"])]
         assert envoy.subscription.errors == {}
+
+    def test_virtual_hosts_are_asked_for_by_their_route_configuration(self) -> None:
+        cache = ResourceCache()
+        envoy = Delta(cache)
+        cache.update({VIRTUAL_HOST_TYPE: virtual_hosts("r/a", "r/b", "other/a")})
+        asked = discovery.DeltaDiscoveryRequest(
+            type_url=VIRTUAL_HOST_TYPE, resource_names_subscribe=["r"]
+        )
+        assert envoy.heard(envoy.stream.receive(asked)) == [(["r/a", "r/b"], [])]
+        cache.update({VIRTUAL_HOST_TYPE: {**virtual_hosts("r/c", "other/b"), "r/a": None}})
+        assert envoy.hears() == [(["r/c"], ["r/a"])]
+
+    def test_endpoints_follow_a_cluster_unasked_and_clusters_go_last(self) -> None:
+        cache = ResourceCache()
+        envoy = Delta(cache)
+        envoy.heard(envoy.stream.receive(discovery.DeltaDiscoveryRequest(type_url=CLUSTER_TYPE)))
+        envoy.says()
+        endpoints = endpoint_pb2.ClusterLoadAssignment(cluster_name="c")
+        cluster = cluster_pb2.Cluster(name="c")
+        cache.update({LISTENER_TYPE: listeners(a="1"), ENDPOINT_TYPE: {"c": endpoints},
+                      CLUSTER_TYPE: {"c": cluster}})  # fmt: skip
+        assert envoy.hears() == [(["c"], []), (["c"], []), (["a"], [])]
+        assert envoy.types == [CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE]
+        cache.update({LISTENER_TYPE: listeners(a="2"), CLUSTER_TYPE: {"c": None}})
+        assert envoy.hears() == [(["a"], []), ([], ["c"])]
+        assert envoy.types == [LISTENER_TYPE, CLUSTER_TYPE]
+
+    def test_a_change_looks_at_what_changed_alone(self) -> None:
+        cache = ResourceCache()
+        cache.update({LISTENER_TYPE: listeners(**{f"l{n}": "1" for n in range(1000)})})
+        before = cache.revision
+        cache.update({LISTENER_TYPE: listeners(l7="2", l8="1")})
+        assert list(cache.changed_since(LISTENER_TYPE, before)) == ["l7"]
 
     def test_an_unknown_nonce_means_nothing(self, cache: ResourceCache) -> None:
         envoy = Delta(cache)
