@@ -5,7 +5,7 @@ Source: Istio documentation, "Sidecar injection: custom templates".
 
 from __future__ import annotations
 
-from istioctl_patch.names import CSI_DRIVER, DIRECTORY, METADATA
+from istioctl_patch.names import CSI_DRIVER, DIRECTORY, METADATA, PROXY, VOLUME
 
 NAME = "sidegate"
 
@@ -14,17 +14,20 @@ SIDECAR = f"""\
 {{{{ $native := ne (index .ObjectMeta.Annotations `sidecar.istio.io/nativeSidecar` | default (printf "%t" .NativeSidecars)) "false" }}}}
 spec:
   {{{{ if $native }}}}initContainers{{{{ else }}}}containers{{{{ end }}}}:
-  - name: istio-proxy
+  - name: {PROXY}
     env:
     - name: ISTIO_META_{METADATA}
       value: "true"
     volumeMounts:
-    - name: sidegate
+    - name: {VOLUME}
       mountPath: {DIRECTORY}
       readOnly: true
   volumes:
-  - name: sidegate
+  - name: {VOLUME}
     csi:
       driver: {CSI_DRIVER}
       readOnly: true
 """  # noqa: E501
+
+TEMPLATES = {NAME: SIDECAR}
+"""All of ours, by the name that an injector knows them by."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 DIRECTORY = "/var/run/sidegate"
 CSI_DRIVER = "csi.sidegate.io"
+VOLUME = "sidegate"
+PROXY = "istio-proxy"  # its container, in whatever Istio injects
 MANAGED_BY = {"app.kubernetes.io/managed-by": "sidegate-istioctl"}
 ROOT_NAMESPACE = "istio-system"
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from istioctl_patch import injection
 from istioctl_patch.inbound import inbound
+from istioctl_patch.names import ROOT_NAMESPACE
 
 
 def operator(*, stock_envoy: bool = False) -> dict[str, Any]:
@@ -20,7 +21,7 @@ def operator(*, stock_envoy: bool = False) -> dict[str, Any]:
     values: dict[str, Any] = {
         "sidecarInjectorWebhook": {
             "defaultTemplates": ["sidecar", injection.NAME],
-            "templates": {injection.NAME: injection.SIDECAR},
+            "templates": dict(injection.TEMPLATES),
         }
     }
     if stock_envoy:
@@ -35,6 +36,11 @@ def operator(*, stock_envoy: bool = False) -> dict[str, Any]:
     }
 
 
-def resources() -> list[dict[str, Any]]:
-    """What is applied besides, for every sidecar of the mesh; a module for each."""
-    return [inbound()]
+def resources(namespace: str = ROOT_NAMESPACE) -> list[dict[str, Any]]:
+    """What is applied besides, for every sidecar of the mesh; a module for each. ``namespace`` is
+    the mesh's root namespace."""
+    made = [inbound()]
+    for each in made:
+        if each["metadata"].get("namespace") == ROOT_NAMESPACE:
+            each["metadata"]["namespace"] = namespace
+    return made

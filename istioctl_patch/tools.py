@@ -25,13 +25,14 @@ def istioctl(given: str = "") -> str:
     return found
 
 
-def version(tool: str) -> str:
-    """Raises CalledProcessError."""
+def versions(tool: str, *flags: str) -> dict[str, Any]:
+    """What ``istioctl version`` says: ``flags`` name the cluster, or that it is not to be asked.
+    Raises CalledProcessError."""
     said = subprocess.run(
-        [tool, "version", "--remote=false", "-o", "json"],
-        check=True, capture_output=True, text=True,
-    )  # fmt: skip
-    return str(json.loads(said.stdout)["clientVersion"]["version"])
+        [tool, "version", "-o", "json", *flags], check=True, capture_output=True, text=True
+    )
+    found: dict[str, Any] = json.loads(said.stdout[said.stdout.index("{") :])
+    return found
 
 
 def kubectl(flags: Sequence[str], *arguments: str, objects: Iterable[Any] = ()) -> str:
@@ -44,3 +45,19 @@ def kubectl(flags: Sequence[str], *arguments: str, objects: Iterable[Any] = ()) 
         ["kubectl", *flags, *arguments], check=True, input=text, stdout=subprocess.PIPE, text=True
     )
     return done.stdout
+
+
+def listed(flags: Sequence[str], path: str) -> list[dict[str, Any]]:
+    """The objects at a path of the API, none where it has no such kind. Raises
+    CalledProcessError, Missing."""
+    if not shutil.which("kubectl"):
+        raise Missing("kubectl: not found: install it")
+    done = subprocess.run(
+        ["kubectl", *flags, "get", "--raw", path], check=False, capture_output=True, text=True
+    )
+    if done.returncode == 0:
+        items: list[dict[str, Any]] = json.loads(done.stdout).get("items") or []
+        return items
+    if "NotFound" in done.stderr or "could not find the requested resource" in done.stderr:
+        return []
+    raise subprocess.CalledProcessError(done.returncode, done.args, done.stdout, done.stderr)
