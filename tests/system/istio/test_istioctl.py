@@ -104,7 +104,7 @@ def test_uninstall_leaves_plain_istio() -> None:
 def replace_reviews() -> None:
     """Made anew, as the injector is now."""
     kubectl(MESH, "delete", "pod", "reviews")
-    kubectl(MESH, "apply", "-f", str(EXAMPLES / "istio" / "samples.yaml"))
+    kubectl(MESH, "apply", "-f", str(EXAMPLES / "istio" / "shop.yaml"))
     kubectl(MESH, "wait", "--for=condition=Ready", "pod/reviews", "--timeout=60s")
 
 
