@@ -1,0 +1,1 @@
+"""Gateway API and Ingress, translated into listeners, routes, clusters and statuses. Pure."""
