@@ -64,7 +64,11 @@ pub type EventCallback = unsafe extern "C" fn(*mut c_void);
 
 pub const REQUEST_HEADER: u32 = 0;
 pub const RESPONSE_HEADER: u32 = 2;
+pub const ATTRIBUTE_REQUEST_PATH: u32 = 0;
+pub const ATTRIBUTE_REQUEST_HOST: u32 = 2;
+pub const ATTRIBUTE_REQUEST_METHOD: u32 = 4;
 pub const ATTRIBUTE_REQUEST_PROTOCOL: u32 = 10;
+pub const ATTRIBUTE_RESPONSE_CODE: u32 = 15;
 pub const ATTRIBUTE_SOURCE_ADDRESS: u32 = 24;
 pub const ATTRIBUTE_DESTINATION_ADDRESS: u32 = 26;
 pub const ATTRIBUTE_URI_SAN_PEER: u32 = 37;
@@ -149,6 +153,8 @@ callbacks! {
         filter: EnvoyPtr, key: ModuleBuffer, value: *mut EnvoyBuffer) -> bool;
     fn envoy_dynamic_module_callback_http_filter_get_attribute_string(
         filter: EnvoyPtr, attribute: u32, value: *mut EnvoyBuffer) -> bool;
+    fn envoy_dynamic_module_callback_http_filter_get_attribute_int(
+        filter: EnvoyPtr, attribute: u32, value: *mut u64) -> bool;
     fn envoy_dynamic_module_callback_http_filter_reset_stream(
         filter: EnvoyPtr, reason: u32, details: ModuleBuffer);
     fn envoy_dynamic_module_callback_http_filter_scheduler_new(filter: EnvoyPtr) -> EnvoyPtr;

@@ -51,9 +51,39 @@ impl Exchange {
         self.header(ffi::REQUEST_HEADER, name, index)
     }
 
-    /// The first value of a response header.
-    pub fn response_header(&self, name: &str) -> Option<&[u8]> {
-        self.header(ffi::RESPONSE_HEADER, name, 0).map(|(value, _)| value)
+    /// `:method`; empty without one. An attribute costs half of what a header by its name does.
+    pub fn method(&self) -> &[u8] {
+        self.attribute(ffi::ATTRIBUTE_REQUEST_METHOD)
+    }
+
+    /// `:path`, with the query.
+    pub fn path(&self) -> &[u8] {
+        self.attribute(ffi::ATTRIBUTE_REQUEST_PATH)
+    }
+
+    /// `:authority`.
+    pub fn host(&self) -> &[u8] {
+        self.attribute(ffi::ATTRIBUTE_REQUEST_HOST)
+    }
+
+    /// The status of the response, while its headers pass; 0 without one.
+    pub fn status(&self) -> u32 {
+        let mut code = 0;
+        // SAFETY: Envoy writes a number, or nothing.
+        let known = unsafe {
+            ffi::envoy_dynamic_module_callback_http_filter_get_attribute_int(
+                self.envoy,
+                ffi::ATTRIBUTE_RESPONSE_CODE,
+                &mut code,
+            )
+        };
+        match u32::try_from(code) {
+            Ok(code) if known && code > 0 => code,
+            // Of an upstream filter: the router has not seen the response yet.
+            _ => self.header(ffi::RESPONSE_HEADER, ":status", 0).map_or(0, |(digits, _)| {
+                digits.iter().fold(0, |sum, byte| sum * 10 + u32::from(byte & 0xf))
+            }),
+        }
     }
 
     fn header(&self, map: u32, name: &str, index: usize) -> Option<(&[u8], usize)> {

@@ -85,8 +85,7 @@ impl HttpFilter for Http {
 
     fn on_response_headers(&mut self, envoy: &Exchange) {
         if let Some(judged) = &mut self.exchange {
-            let status = envoy.response_header(":status").unwrap_or_default();
-            let status = status.iter().fold(0, |sum, byte| sum * 10 + u32::from(byte & 0xf));
+            let status = envoy.status();
             judged.upgraded = status == SWITCHING || judged.request.method() == b"CONNECT";
             judged.log(self.engine, envoy, status);
         }
@@ -212,8 +211,7 @@ impl Judged {
 
 impl Request {
     fn copy(envoy: &Exchange) -> Self {
-        let value = |name| envoy.request_header(name, 0).map_or(&[][..], |(value, _)| value);
-        let (method, path, host) = (value(":method"), value(":path"), value(":authority"));
+        let (method, path, host) = (envoy.method(), envoy.path(), envoy.host());
         let text = [method, path, host].concat().into_boxed_slice();
         Self { text, method: method.len(), path: method.len() + path.len() }
     }

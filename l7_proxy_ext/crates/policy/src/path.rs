@@ -8,11 +8,11 @@ use std::borrow::Cow;
 /// and resolves dot segments, also those with parameters (`..;x`). The query is left alone.
 /// Borrowed when nothing changes.
 pub fn normalize(target: &[u8]) -> Cow<'_, [u8]> {
-    let end = target.iter().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(target.len());
-    let (path, query) = target.split_at(end);
-    if path.first() != Some(&b'/') || is_normal(path) {
+    if target.first() != Some(&b'/') || is_normal(target) {
         return Cow::Borrowed(target);
     }
+    let end = target.iter().position(|&byte| ends_path(byte)).unwrap_or(target.len());
+    let (path, query) = target.split_at(end);
     let decoded = decode(path);
     let mut normal = Vec::with_capacity(target.len());
     let mut segments = decoded.split(|&byte| byte == b'/').peekable();
@@ -36,14 +36,22 @@ pub fn normalize(target: &[u8]) -> Cow<'_, [u8]> {
     if normal == target { Cow::Borrowed(target) } else { Cow::Owned(normal) }
 }
 
-/// Whether there is nothing to do; may say no to a path that is normal.
-fn is_normal(path: &[u8]) -> bool {
-    let mut after_slash = false;
-    !path.iter().any(|&byte| {
-        let odd = matches!(byte, b'%' | b'\\') || after_slash && matches!(byte, b'/' | b'.');
-        after_slash = byte == b'/';
-        odd
-    })
+/// Whether there is nothing to do; may say no to a path that is normal. Every request pays for it.
+fn is_normal(target: &[u8]) -> bool {
+    let mut before = 0;
+    for &byte in target {
+        match byte {
+            b'%' | b'\\' => return false,
+            b'/' | b'.' if before == b'/' => return false,
+            _ if ends_path(byte) => return true,
+            _ => before = byte,
+        }
+    }
+    true
+}
+
+fn ends_path(byte: u8) -> bool {
+    matches!(byte, b'?' | b'#')
 }
 
 fn decode(path: &[u8]) -> Vec<u8> {
