@@ -13,7 +13,7 @@ from kube_store.resource import plural
 from kube_store.shared import GROUP, IDENTITY, REPORT, SLICE
 from policy_engine.kinds import API_VERSIONS, CLUSTERWIDE, CRD_KINDS, KINDS
 
-SCHEMA_VERSION = 1  # raised with every change: an operator leaves what a newer one installed
+SCHEMA_VERSION = 2  # raised with every change: an operator leaves what a newer one installed
 VERSION_ANNOTATION = "policy.sidegate.io/schema-version"
 MANAGED_BY = {"app.kubernetes.io/managed-by": "sidegate"}
 DIRECTORY = Path(__file__).parent.parent / "sidegate_api" / "crds"
@@ -120,7 +120,7 @@ def _policy_reports() -> dict[str, Any]:
     report = {
         "type": "object",
         "properties": {"generation": _NUMBER, "valid": _FLAG, "enforced": _FLAG,
-                       "endpoints": _NUMBER, "message": _TEXT},
+                       "endpoints": _NUMBER, "message": _TEXT, "limits": _TEXT},
     }  # fmt: skip
     schema = {
         "type": "object",

@@ -99,7 +99,7 @@ class PolicyStatus:
         self._writer.put(target, {"conditions": conditions})
 
     def _conditions(self, ref: str, manifest: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
-        """Valid and Enforced, and what is wrong, if anything is."""
+        """Valid and Enforced, Limited if it is; and what is wrong, if anything is."""
         generation = manifest["metadata"].get("generation", 0)
         # Regular expressions are the module's matter, so of those the agents' reports tell.
         _, errors = parse_policy(manifest, lambda _: None)
@@ -118,6 +118,9 @@ class PolicyStatus:
             ("Enforced", not waiting and not wrong,
              "Invalid" if wrong else "Waiting" if waiting else "Enforced", message),
         ]  # fmt: skip
+        limits = next(filter(None, (nodes[name].get("limits", "") for name in sorted(nodes))), "")
+        if limits:
+            made.append(("Limited", True, "Ambient", limits))
         return [
             {
                 "type": kind,

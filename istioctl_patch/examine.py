@@ -9,6 +9,7 @@ from istioctl_patch import injector, support
 from istioctl_patch.findings import Finding, Level
 from istioctl_patch.names import MANAGED_BY, PROXY, VOLUME
 from istioctl_patch.selected import Selected
+from node_agent.ambient import LIMIT, is_ambient
 
 Manifest = Mapping[str, Any]
 _RESTART = "restart it once the injector has the template: sidegate-istioctl verify-install"
@@ -105,16 +106,10 @@ def foreign_filters(manifests: Iterable[Manifest]) -> Iterator[Finding]:
 
 
 def ambient(pods: Iterable[Selected], namespaces: Iterable[Manifest]) -> Iterator[Finding]:
-    modes = {n["metadata"]["name"]: _mode(n) for n in namespaces}
+    known = {each["metadata"]["name"]: each for each in namespaces}
     for each in pods:
-        mode = _mode(each.pod) or modes.get(each.namespace)
-        redirected = each.annotation("ambient.istio.io/redirection") == "enabled"
-        if each.l7 and not is_injected(each.pod) and (redirected or mode == "ambient"):
-            message = (
-                f"{', '.join(each.l7)} selects it at L7, and it is in ambient mode: L3/L4 rules "
-                "hold; HTTP and Kafka rules are not enforced inside HBONE (port 15008), which "
-                "needs an L4 rule to pass. Inject a sidecar to have them enforced."
-            )
+        if each.l7 and is_ambient(each.pod, known.get(each.namespace, {})):
+            message = f"{', '.join(each.l7)} selects it at L7, and it is {LIMIT}."
             yield _about(each, "SG0106", Level.WARNING, message)
 
 
@@ -180,11 +175,6 @@ def _effective(pod: Selected, authentications: Iterable[Manifest], root: str) ->
         elif not wanted and namespace in (pod.namespace, root):
             ranked.append((1 if namespace == pod.namespace else 2, each))
     return min(ranked, key=lambda item: item[0])[1] if ranked else None
-
-
-def _mode(manifest: Manifest) -> str:
-    labels = manifest["metadata"].get("labels") or {}
-    return str(labels.get("istio.io/dataplane-mode", ""))
 
 
 def _listed(text: str) -> list[str]:

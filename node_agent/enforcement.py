@@ -16,6 +16,7 @@ from datapath.facade import Datapath
 from kube_store.kept import Kept
 from kube_store.store import Change, Store
 from node_agent.address_book import AddressBook, Layer, hosts
+from node_agent.ambient import Ambient
 from node_agent.controller import Controller, PolicySink, Realised
 from node_agent.endpoints import BadEndpoint, EndpointRecord, EndpointTable
 from node_agent.identities import Identities
@@ -56,6 +57,7 @@ class Enforcement:
         kept = Kept(state_dir / "invalid-policies.json")
         self.policies = PolicyObjects(self.repository, regex_error, kept)
         self.controller = Controller(self.repository, datapath, sink)
+        self.ambient = Ambient(store, self.controller.changed.set)
         self.book = AddressBook()
         self.listeners: list[Callable[[int, EndpointRecord | None], None]] = []
         self.on_owners: Callable[[Iterable[Prefix]], None] = lambda _: None

@@ -16,6 +16,7 @@ from kube_store.kube_client import CONNECTION_ERRORS, MERGE_PATCH, KubeClient, K
 from kube_store.resource import policy_ref
 from kube_store.shared import GROUP_VERSION, REPORT, path_of
 from kube_store.store import Store
+from node_agent.ambient import LIMIT, judged_at_l7
 from node_agent.enforcement import Enforcement
 from policy_engine.kinds import KINDS
 
@@ -23,6 +24,7 @@ log = structlog.get_logger(__name__)
 
 _PAUSE_SECONDS = 0.25
 _RETRY_SECONDS = (0.5, 30.0)
+_PODS_NAMED = 5
 
 
 class PolicyReport:
@@ -57,6 +59,7 @@ class PolicyReport:
         policies, controller = self._enforcement.policies, self._enforcement.controller
         invalid = policies.invalid()
         late = controller.unacknowledged()
+        limited = self._limited()
         for kind in KINDS:
             for resource in self._store.list(kind):
                 endpoints = self._enforcement.repository.endpoints_of(policy_ref(resource.key))
@@ -73,8 +76,20 @@ class PolicyReport:
                         "endpoints": len(endpoints),
                         "message": "; ".join(map(str, errors))
                         or (f"the module has not acknowledged it at {waiting}" if waiting else ""),
+                        "limits": limited.get(str(policy_ref(resource.key)), ""),
                     },
                 )
+
+    def _limited(self) -> dict[str, str]:
+        """By policy, what of it is not enforced at which pods."""
+        pods: dict[str, list[str]] = {}
+        for record in self._enforcement.table:
+            if self._enforcement.ambient.holds(record):
+                for ref in judged_at_l7(self._enforcement.controller.policy_of(record.id)):
+                    pods.setdefault(ref, []).append(record.pod)
+        return {
+            ref: f"{', '.join(sorted(found)[:_PODS_NAMED])}: {LIMIT}" for ref, found in pods.items()
+        }
 
     async def _write(self, wanted: dict[str, Any]) -> None:
         path = path_of(REPORT, self._node)

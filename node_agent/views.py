@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from kube_store.resource import Resource
+from node_agent.ambient import LIMIT, judged_at_l7
 from node_agent.endpoints import EndpointRecord
 from policy_engine.compile import ports_text
 from policy_engine.errors import FieldError
@@ -129,6 +130,7 @@ def status(agent: Agent, envoy_ready: bool) -> dict[str, Any]:
     problems = [str(error) for error in agent.sources.errors()]
     problems += [agent.chain_problem] if agent.chain_problem else []
     problems += _unjudged(agent)
+    problems += _ambient(agent)
     problems += [f"{key}: {error}" for key, errors in invalid.items() for error in errors]
     problems += [f"Envoy: {line}" for line in envoy["errors"]] if not envoy_ready else []
     if not envoy_ready:
@@ -168,6 +170,16 @@ def _unjudged(agent: Agent) -> list[str]:
                 f"pod {key.namespace}/{key.name} was there before the agent, and no policy holds "
                 "for it: delete it, so that it is made anew"
             )
+    return found
+
+
+def _ambient(agent: Agent) -> list[str]:
+    """Pods with L7 rules that are not enforced inside HBONE."""
+    found = []
+    for record in agent.enforcement.table:
+        refs = judged_at_l7(agent.enforcement.controller.policy_of(record.id))
+        if refs and agent.enforcement.ambient.holds(record):
+            found.append(f"pod {record.pod} ({', '.join(sorted(refs))}) is {LIMIT}")
     return found
 
 

@@ -192,12 +192,17 @@ int from_endpoint(struct __sk_buff *skb)
 }
 
 /* The kubelet's probes pass whatever the policy. It is known by its cgroup: a node's address is
- * that of pods on the node's network too, and a mark can be set by any of them. */
+ * that of pods on the node's network too, and a mark can be set by any of them. Istio's ambient
+ * mode gives its probes an address that is no node's, so what counts beside is that this host sends
+ * it. */
 static __always_inline bool is_of_kubelet(struct __sk_buff *skb, const struct packet *p,
-                                          struct conn *known)
+                                          __u32 identity, struct conn *known)
 {
-    struct config *cfg = find_config();
+    struct config *cfg;
 
+    if (identity != IDENTITY_HOST && skb->ingress_ifindex)
+        return false;
+    cfg = find_config();
     if (!cfg || !cfg->kubelet_cgroup)
         return false;
     if (is_first_syn(p) || !known)
@@ -247,7 +252,7 @@ int to_endpoint(struct __sk_buff *skb)
         return TCX_NEXT;
     in = judge(ep->id, INGRESS, src.identity, &p);
     c = find_forward(&p, INGRESS);
-    if (src.identity == IDENTITY_HOST && is_of_kubelet(skb, &p, c)) {
+    if (is_of_kubelet(skb, &p, src.identity, c)) {
         if (is_first_syn(&p) && remember(&p, INGRESS, CT_KUBELET, src.identity) < 0)
             return drop(&p, &r, DROP_CONNTRACK_FULL);
         r.verdict = VERDICT_FORWARDED;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,12 @@ def kubelet() -> Iterator[Path]:
     root.rmdir()
 
 
+_SNAT = (
+    "iptables -t nat -I POSTROUTING -m owner --socket-exists -p tcp --dport 8080 "
+    "-j SNAT --to-source 169.254.7.127"
+)
+
+
 def restarted(rig: Rig, kubelet: Path | None) -> None:
     with inside(rig.node.name):
         rig.datapath = Datapath(DatapathConfig(rig.bpf_dir, ("up0",), kubelet_cgroup=kubelet))
@@ -42,6 +49,19 @@ def test_probes_pass_and_other_host_processes_do_not(
         seen = reach(rig.node.name, rig.b, family)
     assert seen not in ("dropped", "reset")
     assert reach(rig.node.name, rig.b, family) == "dropped"
+
+
+def test_probes_pass_with_the_source_address_that_ambient_mode_gives_them(
+    rig: Rig, kubelet: Path
+) -> None:
+    """As istio-cni translates them; who else sends from there is judged."""
+    restarted(rig, kubelet)
+    rig.set(2, ingress=CLOSED)
+    with inside(rig.node.name):
+        subprocess.run(_SNAT.split(), check=True)
+    with joined(kubelet):
+        assert reach(rig.node.name, rig.b).removeprefix("P") == "169.254.7.127"
+    assert reach(rig.node.name, rig.b) == "dropped"
 
 
 def test_nobody_is_the_kubelet_where_its_cgroup_is_not_known(rig: Rig, kubelet: Path) -> None:

@@ -30,7 +30,9 @@ def policy(name: str, spec: dict[str, Any]) -> Resource:
 
 
 def report(node: str, **policies: bool) -> Resource:
-    said = {f"cnp/shop/{name}": {"generation": 1, "valid": True, "enforced": enforced}
+    limits = {"limited": "default/a: in ambient mode"}
+    said = {f"cnp/shop/{name}": {"generation": 1, "valid": True, "enforced": enforced,
+                                 "limits": limits.get(name, "")}
             for name, enforced in policies.items()}  # fmt: skip
     return resource({"apiVersion": "policy.sidegate.io/v2", "kind": REPORT,
                      "metadata": {"name": node}, "policies": said})  # fmt: skip
@@ -52,10 +54,15 @@ async def test_a_status_that_is_refused_holds_up_no_other() -> None:
         client, store = server.client(), Store()
         made = PolicyStatus(client, store, Events(client, "test"))
         running = asyncio.create_task(made.run())
-        names = ["poison", "good", "waits"]
+        names = ["poison", "good", "waits", "limited"]
         store.apply([policy(name, {"endpointSelector": {}, "ingress": []}) for name in names])
         store.apply([policy("wrong", {"endpointSelector": 7, "ingress": []})])
-        store.apply([report("n1", good=True, waits=True), report("n2", good=True, waits=False)])
+        store.apply(
+            [
+                report("n1", good=True, waits=True, limited=True),
+                report("n2", good=True, waits=False, limited=True),
+            ]
+        )
 
         def said() -> dict[str, dict[str, str]]:
             return {
@@ -66,10 +73,12 @@ async def test_a_status_that_is_refused_holds_up_no_other() -> None:
                 if path.endswith("/status")
             }
 
-        await until(lambda: {"good", "waits", "wrong"} <= said().keys())
+        await until(lambda: {"good", "waits", "wrong", "limited"} <= said().keys())
         assert said()["good"] == {"Valid": "True ", "Enforced": "True 2/2 nodes"}
         assert said()["waits"]["Enforced"] == "False 1/2 nodes; not yet on n2"
         assert "spec.endpointSelector" in said()["wrong"]["Valid"]
+        assert said()["limited"]["Limited"] == "True default/a: in ambient mode"
+        assert said()["limited"]["Enforced"] == "True 2/2 nodes"
         await until(lambda: refused > 1)
         server.always = None
         await until(lambda: "poison" in said())

@@ -13,6 +13,7 @@ from datapath.facade import Datapath
 from kube_store.resource import Resource, identify
 from kube_store.shared import REPORT, path_of
 from kube_store.store import Store
+from node_agent.ambient import is_ambient
 from node_agent.endpoints import EndpointRecord
 from node_agent.enforcement import Enforcement
 from node_agent.identities import LocalIdentities
@@ -30,8 +31,13 @@ POLICY = {
 }
 
 
-def pod(name: str) -> dict[str, Any]:
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default"}}
+HTTP = {"ports": [{"port": "80", "protocol": "TCP"}], "rules": {"http": [{}]}}
+L7_POLICY = POLICY | {"spec": {"endpointSelector": {}, "ingress": [{"toPorts": [HTTP]}]}}
+
+
+def pod(name: str, **metadata: Any) -> dict[str, Any]:
+    metadata |= {"name": name, "namespace": "default"}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata}
 
 
 class NoKernel(Datapath):
@@ -127,6 +133,41 @@ async def test_what_the_module_takes_late_is_reported_then(agent: Agent) -> None
     agent.module.answers.set()
     await until(lambda: agent.said().get("enforced") is True)
     writing.cancel()
+
+
+async def test_l7_rules_that_ambient_mode_hides_limit_their_policy(agent: Agent) -> None:
+    writing = asyncio.create_task(agent.report.run())
+    await agent.add_endpoint()
+    await agent.put(L7_POLICY)
+    await until(lambda: agent.said().get("limits") == "")
+    redirected = {"ambient.istio.io/redirection": "enabled"}
+    await agent.put(pod("own", annotations=redirected))
+    await until(lambda: agent.said().get("limits", "").startswith("default/own: in Istio's"))
+    await agent.put(POLICY)
+    await until(lambda: agent.said().get("limits") == "")
+    writing.cancel()
+
+
+NS = {"metadata": {"labels": {"istio.io/dataplane-mode": "ambient"}}}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "namespace", "ambient"),
+    [
+        ({}, {}, False),
+        ({}, NS, True),
+        ({"labels": {"istio.io/dataplane-mode": "none"}}, NS, False),
+        ({"labels": {"istio.io/dataplane-mode": "ambient"}}, {}, True),
+        ({"annotations": {"ambient.istio.io/redirection": "enabled"}}, {}, True),
+        ({"annotations": {"ambient.istio.io/redirection": "disabled"}}, {}, False),
+        ({"annotations": {"sidecar.istio.io/status": "{}"}}, NS, False),
+    ],
+)
+def test_who_is_in_ambient_mode(
+    metadata: dict[str, Any], namespace: dict[str, Any], ambient: bool
+) -> None:
+    assert is_ambient({"metadata": metadata}, namespace) is ambient
+    assert not is_ambient({"metadata": metadata, "spec": {"hostNetwork": True}}, namespace)
 
 
 async def test_only_what_may_be_said_otherwise_is_looked_at(agent: Agent) -> None:
