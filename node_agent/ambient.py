@@ -2,7 +2,9 @@
 enforced where they are not.
 
 ztunnel speaks HBONE (mTLS) from one pod's network namespace to port 15008 of the other's. Nobody
-but ztunnel can read that, so on its way there is L3/L4 only.
+but ztunnel can read that, so on its way there is L3/L4 only. What comes in plain to a port with L7
+rules goes to the node's Envoy, whose connections to the pod istio-cni takes for probes and rewrites
+their source: they find no way back, which leaves the port closed.
 Source: Istio documentation, "Ambient mode: add workloads to the mesh"; ``ambient.istio.io/
 redirection`` is what istio-cni writes once a pod is redirected.
 """
@@ -19,8 +21,8 @@ from policy_engine.model import EndpointPolicy
 
 LIMIT = (
     "in Istio's ambient mode: L3/L4 rules hold, for HBONE on port 15008; HTTP and Kafka rules are "
-    "enforced on what comes in plain, not on what comes inside HBONE: give the pod a sidecar to "
-    "have them enforced there"
+    "not enforced inside HBONE, and the ports that they select are closed to what comes in plain: "
+    "give the pod a sidecar to have them enforced"
 )
 _MODE = "istio.io/dataplane-mode"
 _REDIRECTED = "ambient.istio.io/redirection"
