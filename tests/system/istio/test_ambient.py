@@ -52,8 +52,8 @@ def test_hbone_is_judged_by_l4_rules(zt: str) -> None:
 
 
 def test_ports_with_l7_rules_are_closed_to_what_comes_in_plain(zt: str) -> None:
-    for path, answer in (("open", "none"), ("closed", "403")):
-        assert ask(MESH, "legacy", ("--timeout=2s", f"http://{zt}:8080/{path}")) == answer
+    assert ask(MESH, "legacy", ("--timeout=2s", f"http://{zt}:8080/open")) != "200"
+    assert ask(MESH, "legacy", ("--timeout=2s", f"http://{zt}:8080/closed")) == "403"
 
 
 @pytest.mark.usefixtures("zt")
