@@ -17,7 +17,18 @@ _UNLIMITED = 2**32 - 1
 
 def original_dst_cluster(name: str) -> Any:
     """An ORIGINAL_DST cluster that sets no limit of its own."""
-    limits = [
+    return cluster_pb2.Cluster(
+        name=name,
+        type=cluster_pb2.Cluster.ORIGINAL_DST,
+        lb_policy=cluster_pb2.Cluster.CLUSTER_PROVIDED,
+        connect_timeout=duration(CONNECT_SECONDS),
+        circuit_breakers=circuit_breaker_pb2.CircuitBreakers(thresholds=unlimited()),
+    )
+
+
+def unlimited() -> list[Any]:
+    """Thresholds of a circuit breaker that never opens."""
+    return [
         circuit_breaker_pb2.CircuitBreakers.Thresholds(
             priority=priority,
             max_connections=UInt32Value(value=_UNLIMITED),
@@ -26,10 +37,3 @@ def original_dst_cluster(name: str) -> Any:
         )
         for priority in (base_pb2.DEFAULT, base_pb2.HIGH)
     ]
-    return cluster_pb2.Cluster(
-        name=name,
-        type=cluster_pb2.Cluster.ORIGINAL_DST,
-        lb_policy=cluster_pb2.Cluster.CLUSTER_PROVIDED,
-        connect_timeout=duration(CONNECT_SECONDS),
-        circuit_breakers=circuit_breaker_pb2.CircuitBreakers(thresholds=limits),
-    )

@@ -1,0 +1,111 @@
+"""What the IR becomes in Envoy's words, read by another implementation: envoy-data-plane."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from envoy_data_plane.envoy.config.cluster.v3 import Cluster
+from envoy_data_plane.envoy.config.endpoint.v3 import ClusterLoadAssignment
+from envoy_data_plane.envoy.config.listener.v3 import Listener
+from envoy_data_plane.envoy.config.route.v3 import RouteConfiguration, VirtualHost
+from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import Secret
+
+from gateway_translator.ir import Delta
+from tests.gateway_catalogue import everything
+from xds_server.gateway.render import Renderer
+from xds_server.resources import (
+    CLUSTER_TYPE,
+    ENDPOINT_TYPE,
+    LISTENER_TYPE,
+    ROUTE_TYPE,
+    SECRET_TYPE,
+    VIRTUAL_HOST_TYPE,
+)
+
+KINDS = {
+    CLUSTER_TYPE: Cluster,
+    ENDPOINT_TYPE: ClusterLoadAssignment,
+    LISTENER_TYPE: Listener,
+    ROUTE_TYPE: RouteConfiguration,
+    SECRET_TYPE: Secret,
+    VIRTUAL_HOST_TYPE: VirtualHost,
+}
+
+
+@pytest.fixture(scope="module")
+def decoded() -> dict[str, dict[str, Any]]:
+    rendered = Renderer(("192.0.2.8", "2001:db8::8")).render(everything())
+    return {
+        type_url: {
+            name: KINDS[type_url].parse(message.SerializeToString())
+            for name, message in messages.items()
+            if message
+        }
+        for type_url, messages in rendered.items()
+    }
+
+
+def test_each_is_called_as_it_is_asked_for(decoded: dict[str, dict[str, Any]]) -> None:
+    assert decoded.keys() == KINDS.keys()
+    for type_url, resources in decoded.items():
+        for name, resource in resources.items():
+            own = resource.cluster_name if type_url == ENDPOINT_TYPE else resource.name
+            assert own == name
+
+
+def test_backends_see_the_addresses_of_the_ingress(decoded: dict[str, dict[str, Any]]) -> None:
+    for cluster in decoded[CLUSTER_TYPE].values():
+        bind = cluster.upstream_bind_config
+        extra = [each.address.address for each in bind.extra_source_addresses]
+        assert [bind.source_address.address, *extra] == ["192.0.2.8", "2001:db8::8"]
+
+
+@pytest.mark.parametrize(
+    ("route", "path", "rewritten"),
+    [
+        ("rewrite", "^/.*$", "/a\\\\1"),
+        ("rewrite-prefix", None, "/p"),
+        ("redirect", "^/.*$", "/to"),
+        ("redirect-prefix", None, "/to"),
+    ],
+)
+def test_paths(
+    decoded: dict[str, dict[str, Any]], route: str, path: str | None, rewritten: str
+) -> None:
+    host = decoded[VIRTUAL_HOST_TYPE]["gateway/n/all/80/*"]
+    found = next(each for each in host.routes if each.name == route)
+    action = found.redirect or found.route
+    if path is None:
+        assert action.prefix_rewrite == rewritten
+    else:
+        assert action.regex_rewrite.pattern.regex == path
+        assert action.regex_rewrite.substitution == rewritten
+
+
+def test_what_is_gone_is_said_so() -> None:
+    renderer, made = Renderer(), everything()
+    first = renderer.render(made)
+    gone = renderer.render(
+        Delta(
+            **{
+                name: dict.fromkeys(getattr(made, name))
+                for name in ("listeners", "tables", "virtual_hosts", "clusters", "endpoints",
+                             "certificates", "trust")
+            }
+        )
+    )  # fmt: skip
+    assert {t: dict.fromkeys(resources) for t, resources in first.items()} == gone
+
+
+def test_a_listener_without_an_address_is_none() -> None:
+    made = everything()
+    (name, listener), *_ = made.listeners.items()
+    assert listener
+    renderer = Renderer()
+    renderer.render(Delta(listeners={name: listener}))
+    unbound = type(listener)(
+        name, listener.gateway, (), listener.port, listener.transport, listener.chains
+    )
+    changes = renderer.render(Delta(listeners={name: unbound}))
+    assert changes[LISTENER_TYPE] == {f"gateway/{name}": None}

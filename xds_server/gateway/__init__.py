@@ -1,0 +1,1 @@
+"""The IR of :mod:`gateway_translator` as resources of Envoy, one by one."""

@@ -1,0 +1,84 @@
+"""Clusters and their endpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2
+from envoy.config.core.v3 import address_pb2, protocol_pb2
+from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
+from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
+from google.protobuf.message import Message
+
+from gateway_translator.ir import Cluster, EndpointSet, Protocol
+from xds_server.gateway import tls
+from xds_server.gateway.names import ads, named
+from xds_server.original_dst import unlimited
+from xds_server.resources import duration, packed
+
+_CONNECT_SECONDS = 10
+_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+
+def cluster(made: Cluster, sources: Sequence[str] = ()) -> Message:
+    """``sources``: addresses, one of a family, that backends see; empty: the node's own."""
+    result: Any = cluster_pb2.Cluster(
+        name=named(made.name),
+        type=cluster_pb2.Cluster.EDS,
+        eds_cluster_config=cluster_pb2.Cluster.EdsClusterConfig(
+            eds_config=ads(), service_name=named(made.endpoints)
+        ),
+        connect_timeout=duration(_CONNECT_SECONDS),
+        lb_policy=cluster_pb2.Cluster.LEAST_REQUEST,
+        circuit_breakers=circuit_breaker_pb2.CircuitBreakers(thresholds=unlimited()),
+    )
+    if made.tls:
+        result.transport_socket.CopyFrom(tls.upstream(made.tls, made.protocol))
+    if made.protocol not in (Protocol.TCP, Protocol.UDP):
+        result.typed_extension_protocol_options[_OPTIONS].CopyFrom(_protocol(made.protocol))
+    if sources:
+        first, *others = (address(each, 0) for each in sources)
+        result.upstream_bind_config.CopyFrom(
+            address_pb2.BindConfig(
+                source_address=first.socket_address,
+                extra_source_addresses=[
+                    address_pb2.ExtraSourceAddress(address=each.socket_address) for each in others
+                ],
+            )
+        )
+    message: Message = result
+    return message
+
+
+def endpoints(made: EndpointSet) -> Message:
+    group = endpoint_components_pb2.LocalityLbEndpoints(
+        lb_endpoints=[
+            endpoint_components_pb2.LbEndpoint(
+                endpoint=endpoint_components_pb2.Endpoint(address=address(each.address, each.port))
+            )
+            for each in made.endpoints()
+        ]
+    )
+    assignment: Message = endpoint_pb2.ClusterLoadAssignment(
+        cluster_name=named(made.name), endpoints=[group]
+    )
+    return assignment
+
+
+def address(text: str, port: int, udp: bool = False) -> Any:
+    kind = address_pb2.SocketAddress.UDP if udp else address_pb2.SocketAddress.TCP
+    return address_pb2.Address(
+        socket_address=address_pb2.SocketAddress(protocol=kind, address=text, port_value=port)
+    )
+
+
+def _protocol(protocol: Protocol) -> Any:
+    explicit = http_protocol_options_pb2.HttpProtocolOptions.ExplicitHttpConfig()
+    if protocol is Protocol.HTTP2:
+        explicit.http2_protocol_options.CopyFrom(protocol_pb2.Http2ProtocolOptions())
+    else:
+        explicit.http_protocol_options.CopyFrom(
+            protocol_pb2.Http1ProtocolOptions(enable_trailers=True)
+        )
+    return packed(http_protocol_options_pb2.HttpProtocolOptions(explicit_http_config=explicit))
