@@ -1,0 +1,179 @@
+"""Objects in, IR and statuses out; what one change costs follows from what depends on it.
+
+Each route and each Gateway is a unit that is compiled by a pure function; the world remembers what
+a unit has read, so that a change translates anew the units that it concerns and no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway_translator.backend_tls import conflict, read_policy
+from gateway_translator.clusters import UNIT as ENDPOINTS
+from gateway_translator.clusters import Clusters
+from gateway_translator.features import SUPPORTED
+from gateway_translator.gateway_unit import Gateways
+from gateway_translator.gateways import Addresses, class_condition
+from gateway_translator.ir import Delta, ObjectRef, Snapshot, TrustBundle
+from gateway_translator.mesh import UNIT as MESH
+from gateway_translator.mesh import Mesh
+from gateway_translator.regexes import RegexError, regex_error
+from gateway_translator.resources import InvalidResourceError, parse
+from gateway_translator.resources.gateway import GatewayClass
+from gateway_translator.resources.meta import Key
+from gateway_translator.resources.policies import BackendTlsPolicy
+from gateway_translator.route_unit import Routes
+from gateway_translator.statuses import Status, class_status, policy_status
+from gateway_translator.tables import Tables
+from gateway_translator.tracked import Tracked
+from gateway_translator.world import World
+
+CONTROLLER = "sidegate.io/gateway-controller"
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What followed from one batch. ``statuses``: None where there is nothing of ours to say.
+
+    ``problems``: objects that could not be read, with the error; empty once they can.
+    """
+
+    delta: Delta
+    statuses: Mapping[ObjectRef, Status | None] = field(default_factory=dict)
+    problems: Mapping[ObjectRef, str] = field(default_factory=dict)
+
+
+class Translator:
+    """Not thread safe. ``controller``: of the GatewayClasses that are ours."""
+
+    def __init__(self, controller: str = CONTROLLER, regex: RegexError = regex_error) -> None:
+        self._controller = controller
+        self._world = World()
+        self._statuses: Tracked[ObjectRef, Status] = Tracked()
+        self._tables = Tables()
+        self._clusters = Clusters(self._world)
+        self._mesh = Mesh(self._world, self._tables)
+        self._gateways = Gateways(self._world, self._tables, controller, self._statuses)
+        self._routes = Routes(
+            self._world,
+            self._tables,
+            self._clusters,
+            self._mesh,
+            self._gateways,
+            self._statuses,
+            controller,
+            regex,
+        )
+
+    def apply(self, upserts: Iterable[dict[str, Any]] = (), deletes: Iterable[Key] = ()) -> Output:
+        """One batch of manifests and of keys that are gone (namespace "" where cluster-scoped)."""
+        dirty: set[Key] = set()
+        problems: dict[ObjectRef, str] = {}
+        for key in deletes:
+            dirty |= self._world.put(key, None) | {key}
+        for manifest in upserts:
+            try:
+                found = parse(manifest)
+            except InvalidResourceError as error:
+                key = _key(manifest)
+                problems[ObjectRef(*key)] = str(error)
+                dirty |= self._world.put(key, None) | {key}
+                continue
+            if found is not None and self._world.objects.get(found.key) != found:
+                dirty |= self._world.put(found.key, found) | {found.key}
+        return self._settle(dirty, problems)
+
+    def set_addresses(self, namespace: str, gateway: str, addresses: Addresses) -> Output:
+        """What the Gateway has from now on."""
+        key = ("Gateway", namespace, gateway)
+        changed = self._gateways.set_addresses(key, addresses)
+        return self._settle({key} if changed else set(), {})
+
+    def snapshot(self) -> Snapshot:
+        """All that is served now. Its mappings are live: read them before the next batch."""
+        return Snapshot(
+            listeners=self._gateways.listeners.current,
+            tables=self._tables.tables.current,
+            virtual_hosts=self._tables.virtual_hosts.current,
+            clusters=self._clusters.clusters.current,
+            endpoints=self._clusters.endpoints.current,
+            certificates=self._gateways.certificates.current,
+            trust=self._trust(),
+            mesh=self._mesh.frontends.current,
+        )
+
+    def statuses(self) -> Mapping[ObjectRef, Status]:
+        return self._statuses.current
+
+    def _settle(self, dirty: set[Key], problems: dict[ObjectRef, str]) -> Output:
+        """Classes, then Gateways, then routes: each may make the next ones dirty."""
+        for key in [key for key in dirty if key[0] == "GatewayClass"]:
+            self._class(key)
+        for key in sorted(key for key in dirty if key[0] == "Gateway"):
+            dirty |= self._gateways.update(key)
+        while routes := {key for key in dirty if key[0].endswith("Route")}:
+            dirty -= routes
+            for key in sorted(routes):
+                dirty |= self._routes.update(key)
+        for key in dirty:
+            if key[0] == ENDPOINTS:
+                self._clusters.refresh(key[2])
+            elif key[0] == MESH:
+                self._mesh.touch(key)
+        self._mesh.settle()
+        self._tables.settle()
+        self._gateways.settle(self._routes.attached)
+        policies = {key for key in dirty if key[0] == "BackendTLSPolicy"}
+        for key in policies | self._routes.policies_touched():
+            self._policy(key)
+        return Output(self._delta(), self._statuses.take(), problems)
+
+    def _class(self, key: Key) -> None:
+        found = self._world.objects.get(key)
+        status = None
+        if isinstance(found, GatewayClass) and found.spec.controller_name == self._controller:
+            condition = class_condition(found, self._world.reader(key))
+            status = class_status(found, condition, SUPPORTED)
+        self._statuses.set(ObjectRef(*key), status)
+
+    def _policy(self, key: Key) -> None:
+        """With the Gateways as ancestors whose routes lead to a Service that it targets."""
+        policy = self._world.objects.get(key)
+        status = None
+        if isinstance(policy, BackendTlsPolicy):
+            reader = self._world.reader(key)
+            facts = [("policies", key[1], target.name) for target in policy.spec.target_refs]
+            users = self._world.readers(facts)
+            gateways = {gateway for user in users for gateway in self._routes.gateways_of(user)}
+            conditions = list(read_policy(policy, reader).conditions)
+            if (lost := conflict(policy, reader)) is not None:
+                conditions[0] = lost
+            if gateways:
+                status = policy_status(policy, self._controller, gateways, conditions)
+        self._statuses.set(ObjectRef(*key), status)
+
+    def _trust(self) -> dict[str, TrustBundle]:
+        return {**self._clusters.bundles.current, **self._gateways.bundles.current}
+
+    def _delta(self) -> Delta:
+        changed = self._clusters.bundles.take().keys() | self._gateways.bundles.take().keys()
+        known = self._trust()
+        return Delta(
+            listeners=self._gateways.listeners.take(),
+            tables=self._tables.tables.take(),
+            virtual_hosts=self._tables.virtual_hosts.take(),
+            clusters=self._clusters.clusters.take(),
+            endpoints=self._clusters.endpoints.take(),
+            certificates=self._gateways.certificates.take(),
+            trust={name: known.get(name) for name in changed},
+            mesh=self._mesh.frontends.take(),
+        )
+
+
+def _key(manifest: dict[str, Any]) -> Key:
+    metadata = manifest.get("metadata")
+    metadata = metadata if isinstance(metadata, dict) else {}
+    namespace = str(metadata.get("namespace") or "default")
+    return str(manifest.get("kind")), namespace, str(metadata.get("name"))
