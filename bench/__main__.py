@@ -1,4 +1,8 @@
-"""``make bench``: measures, prints, and writes ``bench/results/latest.json``."""
+"""``make bench``: measures, prints, and writes ``bench/results/latest.json``.
+
+``make bench BENCH_ARGS=mesh`` measures the cases of that name or whose names begin so, and leaves
+the other figures as they are.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ from rich.table import Table
 
 from bench import cases, cluster, cni, services
 from bench.figures import Figure, write
+from bench.mesh import change, memory, rig, streams, traffic
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
 ALL: dict[str, Callable[[], Sequence[Figure]]] = {
@@ -23,18 +28,39 @@ ALL: dict[str, Callable[[], Sequence[Figure]]] = {
     "scale": cluster.scale,
     "services": services.connections,
     "cni": cni.add,
+    "mesh-streams": streams.fan_out,
 }
+# These share one mesh, which takes longer to come up than most of them.
+IN_MESH: dict[str, Callable[[rig.Mesh], Sequence[Figure]]] = {
+    "mesh-throughput": traffic.throughput,
+    "mesh-rules": traffic.rules,
+    "mesh-latency": change.latency,
+    "mesh-idle": change.idle,
+    "mesh-memory": memory.sidecar,
+}
+
+
+def chosen(asked: Sequence[str]) -> list[str]:
+    """Names of cases, in their order; all for none. Raises ValueError for what fits none."""
+    names = [*ALL, *IN_MESH]
+    fitting = {ask: [n for n in names if n == ask or n.startswith(f"{ask}-")] for ask in asked}
+    for ask, found in fitting.items():
+        if not found:
+            raise ValueError(f"no case {ask!r}: there are {', '.join(names)}")
+    wanted = {name for found in fitting.values() for name in found}
+    return [name for name in names if not asked or name in wanted]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("--only", choices=ALL, action="append")
+    parser.add_argument("case", nargs="*", help="all by default; 'mesh' is all of the mesh")
     options = parser.parse_args()
-    figures: list[Figure] = []
     console = Console(width=None if sys.stdout.isatty() else 140)
-    for name in options.only or ALL:
-        console.print(f"measuring {name}")
-        figures += ALL[name]()
+    try:
+        names = chosen(options.case)
+    except ValueError as error:
+        parser.error(str(error))
+    figures = _measure(names, console)
     table = Table("figure", "value", "spread", "rounds", "against", "bar", "met")
     for each in figures:
         spread = f"{each.spread[0]:g} .. {each.spread[1]:g}"
@@ -42,10 +68,23 @@ def main() -> int:
         value = f"{each.value:g} {each.unit}"
         table.add_row(each.name, value, spread, str(each.rounds), each.against, each.bar, met)
     console.print(table)
-    if not options.only:
-        write(figures, RESULTS)
-        console.print(f"written to {RESULTS.relative_to(Path.cwd())}")
+    write(figures, RESULTS, keep=bool(options.case))
+    console.print(f"written to {RESULTS.relative_to(Path.cwd())}")
     return 0
+
+
+def _measure(names: Sequence[str], console: Console) -> list[Figure]:
+    figures: list[Figure] = []
+    for name in (name for name in names if name in ALL):
+        console.print(f"measuring {name}")
+        figures += ALL[name]()
+    in_mesh = [name for name in names if name in IN_MESH]
+    if in_mesh:
+        with rig.running() as mesh:
+            for name in in_mesh:
+                console.print(f"measuring {name}")
+                figures += IN_MESH[name](mesh)
+    return figures
 
 
 if __name__ == "__main__":

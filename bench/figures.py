@@ -7,8 +7,10 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 ROUNDS = 7
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,22 +64,36 @@ def meets(value: float, bar: str) -> bool | None:
 def interleaved(
     a: Callable[[], float], b: Callable[[], float], rounds: int = ROUNDS
 ) -> list[float]:
-    """Ratios a/b of ``rounds`` pairs run A/B/A/B, after one pair that is not counted.
+    """Ratios a/b of :func:`pairs`."""
+    return [first / second for first, second in pairs(a, b, rounds)]
+
+
+def pairs(a: Callable[[], T], b: Callable[[], T], rounds: int = ROUNDS) -> list[tuple[T, T]]:
+    """What ``rounds`` pairs run A/B/A/B gave, after one pair that is not counted.
 
     The order within a pair alternates, so that a drift of the machine cancels out.
     """
     a(), b()
-    ratios = []
+    seen = []
     for number in range(rounds):
         if number % 2:
             second, first = b(), a()
         else:
             first, second = a(), b()
-        ratios.append(first / second)
-    return ratios
+        seen.append((first, second))
+    return seen
 
 
-def write(figures: Sequence[Figure], path: Path) -> None:
-    """Write the list that all benchmarks share the form of."""
+def beside(kept: Sequence[dict[str, Any]], measured: Sequence[Figure]) -> list[dict[str, Any]]:
+    """``kept`` with what was measured now in its place, by name; what is new comes last."""
+    fresh = {each.name: asdict(each) for each in measured}
+    replaced = [fresh.pop(each["name"], each) for each in kept]
+    return [*replaced, *fresh.values()]
+
+
+def write(figures: Sequence[Figure], path: Path, *, keep: bool = False) -> None:
+    """Write the list that all benchmarks share the form of. ``keep``: figures that are there and
+    were not measured now stay."""
+    kept = json.loads(path.read_text()) if keep and path.exists() else []
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps([asdict(f) for f in figures], indent=2) + "\n")
+    path.write_text(json.dumps(beside(kept, figures), indent=2) + "\n")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
-from bench.figures import figure, interleaved, meets
+from bench.figures import figure, interleaved, meets, write
 
 
 @pytest.mark.parametrize(
@@ -36,3 +39,13 @@ def test_interleaved_alternates_and_drops_the_first_pair() -> None:
     ratios = interleaved(lambda: run("a", 2.0), lambda: run("b", 4.0), rounds=2)
     assert ratios == [0.5, 0.5]
     assert "".join(calls) == "ababba"
+
+
+def test_what_was_not_measured_now_stays_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "latest.json"
+    write([figure("a", [1.0], "ms"), figure("b", [1.0], "ms")], path)
+    write([figure("c", [3.0], "ms"), figure("a", [2.0], "ms")], path, keep=True)
+    seen = [(each["name"], each["value"]) for each in json.loads(path.read_text())]
+    assert seen == [("a", 2.0), ("b", 1.0), ("c", 3.0)]
+    write([figure("c", [4.0], "ms")], path)
+    assert [each["name"] for each in json.loads(path.read_text())] == ["c"]

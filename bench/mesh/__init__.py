@@ -1,0 +1,1 @@
+"""What Sidegate costs in a real Istio mesh and how soon it acts there."""
