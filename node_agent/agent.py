@@ -31,6 +31,7 @@ from node_agent.config import AgentConfig
 from node_agent.endpoints import EndpointRecord, parse_registration
 from node_agent.enforcement import Enforcement
 from node_agent.flows import Flows
+from node_agent.gateways import Gateways
 from node_agent.identities import Identities, LocalIdentities
 from node_agent.member import Member
 from node_agent.proxy import External, supervisor_of
@@ -68,6 +69,7 @@ class Agent:
         self.chain_problem = ""
         self.started = datetime.now(UTC).isoformat()  # in the order of Kubernetes' timestamps
         self.sidecars: Sidecars | None = None
+        self.gateways: Gateways | None = None
         self.datapath: Datapath
         self.enforcement: Enforcement
         self.flows: Flows
@@ -103,15 +105,15 @@ class Agent:
                 stack.push_async_callback(self.sidecars.stop)
             if self.member:
                 self.member.join(self.enforcement)
+            self.gateways = self._make_gateways()
             self.flows = Flows(self.enforcement, self.datapath, self.cluster)
             # Before anything that may take long: whoever asks is told what it waits for.
             answering = asyncio.create_task(self._serve_api())
             stack.push_async_callback(cancelled, answering)
             await self.sources.start()
-            for type_url, resources in node_resources(config.proxy_ports).items():
-                self.xds.set_resources(type_url, resources)
             # The first set that a module gets must be whole: what it lacks is denied.
             await self.enforcement.restore(own)
+            self._publish()
             await self.xds.start()
             stack.push_async_callback(self.xds.stop)
             if config.kubelet_dir and self.sidecars:
@@ -126,6 +128,8 @@ class Agent:
             loop.add_reader(self.datapath.events_fd, self.flows.read_events)
             stack.callback(loop.remove_reader, self.datapath.events_fd)
             tasks = [self._watch_sources(), self._watch_addresses(watch)]
+            if self.gateways:
+                tasks.append(self.gateways.run())
             if self.member and config.cni_config:
                 tasks.append(self._install_cni(self.member, config.cni_config))
             if config.metrics_port:
@@ -157,6 +161,23 @@ class Agent:
     def cluster(self) -> Cluster | None:
         """None where the node is by itself."""
         return self.member.cluster if self.member else None
+
+    def _publish(self) -> None:
+        """What Envoy gets first."""
+        for type_url, resources in node_resources(self.config.proxy_ports).items():
+            self.xds.set_resources(type_url, resources)
+        if self.gateways:
+            self.gateways.settle()
+
+    def _make_gateways(self) -> Gateways | None:
+        """None in a cluster whose agents were not told to."""
+        config = self.config
+        if config.cluster:
+            return Gateways(self.store, self.xds) if config.gateways else None
+        table, shared = self.enforcement.table, config.gateway_addresses
+        made = Gateways(self.store, self.xds, table=table, shared=shared)
+        self.enforcement.listeners.append(made.note_endpoint)
+        return made
 
     def _make_sidecars(self, repository: PolicyRepository) -> Sidecars:
         made = Sidecars(

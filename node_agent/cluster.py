@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 
 from datapath.codec import Prefix
+from kube_store import gateway_kinds
 from kube_store.kube import Watched
 from kube_store.resource import ResourceKey, plural
 from kube_store.shared import GROUP_VERSION, IDENTITY, SLICE
@@ -22,9 +23,10 @@ _API_SLICES = "kubernetes.io/service-name"
 Address = IPv4Address | IPv6Address
 
 
-def watched(node: str) -> list[Watched]:
+def watched(node: str, gateways: bool = False) -> list[Watched]:
     """What an agent follows: pods of its own node only, the rest as small as it can be."""
     return [
+        *(gateway_kinds.watched() if gateways else ()),
         Watched("Pod", "v1", "pods", field_selector=f"spec.nodeName={node}", trim=_pod),
         Watched("Namespace", "v1", "namespaces", metadata_only=True),
         Watched("Node", "v1", "nodes", trim=_node),

@@ -47,7 +47,7 @@ class Member:
         self.services = (
             NodeServices(node, config.bpf_dir, config.node_cgroup) if config.node_cgroup else None
         )
-        self._source = KubeSource(client, watched(node), store.apply)
+        self._source = KubeSource(client, watched(node, config.gateways), store.apply)
         self._slices = EndpointSlices(node, client)
         self._following: asyncio.Task[None]
         self.identities = ClusterIdentities(repository, client, store.upsert)

@@ -53,6 +53,13 @@ def agent(
     external_proxy: Annotated[
         bool, typer.Option("--external-proxy", help="`sidegate proxy` keeps Envoy.")
     ] = False,
+    gateways: Annotated[
+        bool, typer.Option("--gateways", help="With --cluster: serve its Gateways.")
+    ] = False,
+    gateway_address: Annotated[
+        list[str] | None,
+        typer.Option(help="Without --cluster: of Gateways that ask for none; may be repeated."),
+    ] = None,
     node_cgroup: Annotated[
         Path | None, typer.Option(help="cgroup2 directory that has all pods.", file_okay=False)
     ] = None,
@@ -87,7 +94,10 @@ def agent(
         node_cgroup=node_cgroup,
         kubelet_cgroup=kubelet_cgroup,
         metrics_port=metrics_port,
+        gateways=gateways,
     )
+    if gateway_address:
+        config = replace(config, gateway_addresses=tuple(gateway_address))
     if module:
         config = replace(config, module=module)
     raise typer.Exit(run(config, log_level))

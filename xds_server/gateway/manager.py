@@ -62,6 +62,8 @@ def route_configuration(table: RouteTable) -> Message:
         name=named(table.name),
         vhds=route_pb2.Vhds(config_source=ads()),
         ignore_port_in_host_matching=True,
+        # Envoy adds it where the client's address is taken from the connection.
+        request_headers_to_remove=["x-envoy-external-address"],
     )
     return config
 
