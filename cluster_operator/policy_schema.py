@@ -76,8 +76,10 @@ def _section(side: str, rules: bool, allows: bool) -> Schema:
         "toPorts": _list(_ports(rules, allows), _TO_PORTS),
         **{f"{side}{name}": _REFUSED_BY_ENGINE for name in refused},
         "icmps": _REFUSED_BY_ENGINE,
-        "authentication": _REFUSED_BY_ENGINE,
     }
+    if allows:
+        modes = {"type": "string", "enum": ["disabled", "required", "test-always-fail"]}
+        fields["authentication"] = _object({"mode": modes}, required=["mode"])
     if side == "to":
         fields |= {"toServices": _list(_service(), _PEERS), "toFQDNs": _REFUSED_BY_ENGINE}
     return _list(_object(fields), _RULES)

@@ -61,6 +61,7 @@ class DropReason(enum.IntEnum):
     INVALID_DESTINATION = 14
     SIDECAR_LEASE = 15
     NOT_SIDECAR = 16
+    AUTHENTICATION = 17
 
     @property
     def text(self) -> str:

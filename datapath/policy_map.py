@@ -13,7 +13,7 @@ from datapath.codec import (
 from datapath.consts import EGRESS_PORT_BITS, INGRESS_PORT_BITS, EndpointFlag
 from datapath.libbpf import Map
 from policy_engine.compile import PORT_BITS
-from policy_engine.model import Direction, EndpointPolicy, Parser
+from policy_engine.model import PRECEDENCE, Direction, EndpointPolicy, Parser
 
 _FLAGS = {
     Direction.INGRESS: (
@@ -65,7 +65,7 @@ class PolicyMap:
         known_flags = self._flags.get(_id(endpoint_id)) or _flags(CLOSED)
         try:
             self._switch(endpoint_id, _widened(known_flags, flags))
-            for key, value in sorted(wanted.items(), key=lambda item: _action(item[1])):
+            for key, value in sorted(wanted.items(), key=lambda item: _rank(item[1])):
                 if known.get(key) != value:
                     self._policy.set(key, value)
                     known[key] = value
@@ -87,13 +87,13 @@ class PolicyMap:
 
     def _remove(self, endpoint_id: int, entries: Mapping[bytes, bytes]) -> None:
         known = self._entries.get(endpoint_id, {})
-        for key in sorted(entries, key=lambda key: -_action(entries[key])):  # DENY goes last
+        for key in sorted(entries, key=lambda key: -_rank(entries[key])):  # DENY goes last
             self._policy.delete(key)
             known.pop(key, None)
 
 
-def _action(value: bytes) -> int:
-    return int(policy_value_fields(value)[0])
+def _rank(value: bytes) -> int:
+    return PRECEDENCE.index(policy_value_fields(value)[0])
 
 
 def _id(endpoint_id: int) -> bytes:

@@ -143,7 +143,7 @@ def closed(policy: EndpointPolicy) -> EndpointPolicy:
     """The same policy with every L7-selected port denied: for a module that does not answer."""
     entries = {
         key: PolicyEntry(Action.DENY, None, entry.origins)
-        if entry.action is Action.REDIRECT
+        if entry.action in (Action.REDIRECT, Action.AUTHENTICATE)
         else entry
         for key, entry in policy.entries.items()
     }

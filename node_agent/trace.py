@@ -20,15 +20,23 @@ class BadTrace(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """One end of the traced connection; ``policy`` None unless it is an endpoint of this node."""
+    """One end of the traced connection; ``policy`` None unless it is an endpoint of this node.
+
+    ``certificate``: it shows that of the workload at its address. ``sidecar``: a proxy of its own
+    judges for it, which sees the other end's.
+    """
 
     name: str
     identity: int
     policy: EndpointPolicy | None = None
+    certificate: bool = False
+    sidecar: bool = False
 
 
-# (policy, direction, peer identity, port, request) -> (verdict, reason, rule)
-L7Judge = Callable[[EndpointPolicy, Direction, int, int, Mapping[str, Any]], tuple[str, str, str]]
+# (policy, direction, peer, port, request or None) -> (verdict, reason, rule)
+L7Judge = Callable[
+    [EndpointPolicy, Direction, Peer, int, Mapping[str, Any] | None], tuple[str, str, str]
+]
 
 
 def trace(
@@ -82,22 +90,32 @@ def _one_end(
         return [{**step, "layer": "L3/L4", "verdict": verdict, "reason": reason, "rules": rules}]
     if decision.action is Action.ALLOW:
         return [{**step, "layer": "L3/L4", "verdict": "allowed", "reason": "rule", "rules": rules}]
-    assert decision.parser is not None
+    judging = f"to the {decision.parser} listener"
+    if decision.action is Action.AUTHENTICATE:
+        if not end.sidecar:
+            verdict = "audit" if own.audit else "denied"
+            reason = (
+                "authentication: nobody sees a certificate here, the pod has no sidecar of ours"
+            )
+            return [
+                {**step, "layer": "L3/L4", "verdict": verdict, "reason": reason, "rules": rules}
+            ]
+        judging = "to the pod's sidecar, which sees the certificate"
     redirected = {
         **step,
         "layer": "L3/L4",
         "verdict": "redirected",
-        "reason": f"to the {decision.parser} listener",
+        "reason": judging,
         "rules": rules,
     }
-    if request is None or request.get("kind") != decision.parser.value:
+    if decision.parser and (request is None or request.get("kind") != decision.parser.value):
         verdict = "audit" if own.audit else "denied"
         asked = f"this port speaks {decision.parser}; give --{decision.parser} to trace a request"
         return [
             redirected,
             {**step, "layer": "L7", "verdict": verdict, "reason": asked, "rules": []},
         ]
-    verdict, reason, rule = judge(policy, direction, peer.identity, port, request)
+    verdict, reason, rule = judge(policy, direction, peer, port, request)
     return [
         redirected,
         {

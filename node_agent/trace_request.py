@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ def answer(agent: Agent, question: Any) -> dict[str, Any]:
     if not isinstance(question, dict):
         raise BadTrace("body: a JSON object is expected")
     source, destination = (_peer(agent, question, side) for side in ("from", "to"))
+    if question.get("certificate") is True:
+        source, destination = (replace(end, certificate=True) for end in (source, destination))
     try:
         protocol = Protocol[str(question.get("protocol") or "TCP").upper()]
     except KeyError:
@@ -56,7 +59,8 @@ def _peer(agent: Agent, question: Mapping[str, Any], side: str) -> Peer:
     record = _by_address(agent, text) or agent.find_endpoint(text)
     if record is not None:
         policy = agent.enforcement.controller.policy_of(record.id)
-        return Peer(record.pod, record.identity, policy)
+        served = agent.sidecars.served if agent.sidecars else {}
+        return Peer(record.pod, record.identity, policy, sidecar=record.id in served)
     full = text if "/" in text else f"default/{text}"
     if agent.cluster and (pod := agent.cluster.pod(full) or agent.cluster.pod_at(text)):
         return Peer(pod.pod, pod.identity)
@@ -96,10 +100,17 @@ def _port(source: Peer, destination: Peer, request: Mapping[str, Any] | None) ->
 
 
 def _judge(
-    policy: EndpointPolicy, direction: Direction, peer: int, port: int, request: Mapping[str, Any]
+    policy: EndpointPolicy,
+    direction: Direction,
+    end: Peer,
+    port: int,
+    request: Mapping[str, Any] | None,
 ) -> tuple[str, str, str]:
     raw = endpoint_policy(policy).SerializeToString()
-    if request["kind"] == Parser.HTTP.value:
+    peer = (end.identity, end.certificate)
+    if request is None:
+        verdict, reason, rule = _rules.evaluate_tcp(raw, direction, peer, port)
+    elif request["kind"] == Parser.HTTP.value:
         headers = [(str(k).lower(), str(v)) for k, v in request.get("headers") or []]
         verdict, reason, rule = _rules.evaluate_http(
             raw,

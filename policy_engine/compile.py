@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from policy_engine.model import (
     ANY_IDENTITY,
     ANY_PORT,
+    PRECEDENCE,
     Action,
     Direction,
     DirectionPolicy,
@@ -22,14 +23,16 @@ _PORTS = 1 << PORT_BITS
 def entries_of(
     ingress: DirectionPolicy, egress: DirectionPolicy
 ) -> Mapping[PolicyKey, PolicyEntry]:
-    """The union of both directions. Rules on one key merge: DENY, then ALLOW, then REDIRECT.
+    """The union of both directions. Rules on one key merge by :data:`PRECEDENCE`.
 
     Two L7 protocols on one key cannot both be right: a REDIRECT to no parser.
     """
     made: dict[PolicyKey, PolicyEntry] = {}
     for direction, policy in ((Direction.INGRESS, ingress), (Direction.EGRESS, egress)):
         for rule in policy.rules:
-            entry = PolicyEntry(_action(rule), rule.parser, (rule.origin,))
+            action = _action(rule)
+            parser = rule.parser if action is Action.REDIRECT else None
+            entry = PolicyEntry(action, parser, (rule.origin,))
             for key in _keys(direction, rule):
                 other = made.get(key)
                 made[key] = entry if other is None else _merge(other, entry)
@@ -39,6 +42,8 @@ def entries_of(
 def _action(rule: PortRule) -> Action:
     if rule.deny:
         return Action.DENY
+    if rule.authentication:
+        return Action.AUTHENTICATE
     return Action.ALLOW if rule.parser is None else Action.REDIRECT
 
 
@@ -78,5 +83,5 @@ def _merge(one: PolicyEntry, other: PolicyEntry) -> PolicyEntry:
     if one.action is other.action:
         parser = one.parser if one.parser is other.parser else None
         return PolicyEntry(one.action, parser, origins)
-    winner = min(one, other, key=lambda entry: entry.action)
+    winner = min(one, other, key=lambda entry: PRECEDENCE.index(entry.action))
     return PolicyEntry(winner.action, winner.parser, origins)

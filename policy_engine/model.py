@@ -40,12 +40,26 @@ TRANSPORTS = {each.name: each for each in (Protocol.TCP, Protocol.UDP, Protocol.
 class Action(enum.IntEnum):
     """What the kernel does with a match. Values are those of the BPF policy map.
 
-    Precedence where several entries match one packet: DENY, then ALLOW, then REDIRECT.
+    :data:`PRECEDENCE` says which counts where several entries match one packet. AUTHENTICATE passes
+    where the end's own proxy judges, which sees the peer's certificate, and nowhere else.
     """
 
     DENY = 0
     ALLOW = 1
     REDIRECT = 2
+    AUTHENTICATE = 3
+
+
+PRECEDENCE = (Action.DENY, Action.AUTHENTICATE, Action.ALLOW, Action.REDIRECT)
+
+
+class Authentication(enum.IntEnum):
+    """What a peer has to prove besides its address. Values are those of the policy stream; where
+    several rules are about the same traffic, the highest counts."""
+
+    NONE = 0
+    REQUIRED = 1
+    ALWAYS_FAIL = 2
 
 
 class Parser(enum.StrEnum):
@@ -100,6 +114,7 @@ class PortRule:
     parser: Parser | None = None
     http: tuple[HttpRule, ...] = ()
     kafka: tuple[KafkaRule, ...] = ()
+    authentication: Authentication = Authentication.NONE
 
 
 @dataclass(frozen=True, slots=True)

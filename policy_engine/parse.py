@@ -12,7 +12,7 @@ from typing import Any
 from policy_engine import network_policy
 from policy_engine.errors import Errors, FieldError, RegexError
 from policy_engine.kinds import API_VERSIONS, CLUSTERWIDE, KINDS
-from policy_engine.model import Direction
+from policy_engine.model import Authentication, Direction
 from policy_engine.parse_ports import parse_ports
 from policy_engine.parse_selectors import (
     parse_cidr_set,
@@ -33,19 +33,17 @@ from policy_engine.selector import (
 AUDIT_ANNOTATION = "policy.sidegate.io/audit"
 _SPEC_REFUSED = ("nodeSelector", "log")
 _PEER_REFUSED = {
-    "ingress": ("fromRequires", "fromGroups", "fromNodes", "icmps", "authentication"),
-    "egress": (
-        "toRequires",
-        "toFQDNs",
-        "toGroups",
-        "toNodes",
-        "icmps",
-        "authentication",
-    ),
+    "ingress": ("fromRequires", "fromGroups", "fromNodes", "icmps"),
+    "egress": ("toRequires", "toFQDNs", "toGroups", "toNodes", "icmps"),
 }
 _PEER_FIELDS = {
     "ingress": ("fromEndpoints", "fromEntities", "fromCIDR", "fromCIDRSet"),
     "egress": ("toEndpoints", "toEntities", "toCIDR", "toCIDRSet", "toServices"),
+}
+_AUTHENTICATION = {
+    "disabled": Authentication.NONE,
+    "required": Authentication.REQUIRED,
+    "test-always-fail": Authentication.ALWAYS_FAIL,
 }
 _SECTIONS = ("ingress", "egress", "ingressDeny", "egressDeny")
 
@@ -140,7 +138,8 @@ def _rules(
     rules = []
     names = _PEER_FIELDS[direction]
     for item_path, item in errors.items(spec[section], f"{path}.{section}"):
-        rule = errors.fields(item, item_path, (*names, "toPorts"), _PEER_REFUSED[direction])
+        known = (*names, "toPorts") if denies else (*names, "toPorts", "authentication")
+        rule = errors.fields(item, item_path, known, _PEER_REFUSED[direction])
         peers = _peers(rule, names, item_path, reading)
         if not any(rule.get(name) for name in (*names, "toPorts")):
             peers = ()  # an empty rule enforces the direction and allows nothing, as in Cilium
@@ -150,8 +149,19 @@ def _rules(
         if denies and ports and any(each.parser for each in ports):
             remedy = "deny the port, or allow what may pass by ingress or egress rules"
             errors.add(f"{item_path}.toPorts", "a rule that denies cannot have L7 rules", remedy)
-        rules.append(Rule(peers, ports, denies))
+        authentication = _authentication(rule, f"{item_path}.authentication", errors)
+        rules.append(Rule(peers, ports, denies, authentication))
     return tuple(rules)
+
+
+def _authentication(rule: dict[str, Any], path: str, errors: Errors) -> Authentication:
+    if "authentication" not in rule:
+        return Authentication.NONE
+    mode = errors.fields(rule["authentication"], path, ("mode",)).get("mode")
+    if not isinstance(mode, str) or mode not in _AUTHENTICATION:
+        errors.add(f"{path}.mode", f"{mode!r} is no mode", f"one of {', '.join(_AUTHENTICATION)}")
+        return Authentication.ALWAYS_FAIL
+    return _AUTHENTICATION[mode]
 
 
 def _peers(

@@ -222,7 +222,7 @@ class PolicyRepository:
             if not peers:
                 return
         if rule.ports is None:
-            yield PortRule(origin, peers, deny=rule.deny)
+            yield PortRule(origin, peers, deny=rule.deny, authentication=rule.authentication)
             return
         for index, ports in enumerate(rule.ports):
             where = f"{origin}.toPorts[{index}]"
@@ -238,6 +238,7 @@ class PolicyRepository:
                         ports.parser,
                         ports.http,
                         ports.kafka,
+                        rule.authentication,
                     )
 
     def _numbers(

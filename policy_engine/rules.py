@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from policy_engine.model import Direction, HttpRule, KafkaRule, Parser, Protocol
+from policy_engine.model import Authentication, Direction, HttpRule, KafkaRule, Parser, Protocol
 from policy_engine.selector import LabelSelector, Selector
 
 
@@ -50,6 +50,7 @@ class Rule:
     peers: tuple[Selector, ...] | None
     ports: tuple[PortSet, ...] | None
     deny: bool = False
+    authentication: Authentication = Authentication.NONE
 
 
 @dataclass(frozen=True, slots=True)

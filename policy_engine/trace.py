@@ -8,6 +8,7 @@ from policy_engine.compile import PORT_BITS
 from policy_engine.model import (
     ANY_IDENTITY,
     ANY_PORT,
+    PRECEDENCE,
     Action,
     Direction,
     EndpointPolicy,
@@ -51,7 +52,7 @@ def decide(
     if not found:
         default_allow = policy.direction(direction).default_allow
         return Decision(Action.ALLOW if default_allow else Action.DENY)
-    action = min(entry.action for entry in found)
+    action = min((entry.action for entry in found), key=PRECEDENCE.index)
     chosen = [entry for entry in found if entry.action is action]
     origins = tuple(dict.fromkeys(origin for entry in chosen for origin in entry.origins))
     parser = chosen[0].parser

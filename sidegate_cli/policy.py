@@ -98,6 +98,9 @@ def trace(
     kafka: Annotated[str | None, typer.Option(help="As 'produce orders'.")] = None,
     client_id: Annotated[str, typer.Option(help="Of the Kafka client.")] = "",
     api_version: Annotated[int | None, typer.Option(min=0, help="Of the Kafka request.")] = None,
+    certificate: Annotated[
+        bool, typer.Option(help="Both ends speak mTLS, each with its own certificate.")
+    ] = False,
     output: Output = Format.TABLE,
     node: Node = "default",
 ) -> None:
@@ -114,6 +117,7 @@ def trace(
         "to": destination,
         "protocol": protocol,
         "port": port,
+        "certificate": certificate,
         "http": None if http is None else _http(http, host, header or []),
         "kafka": None if kafka is None else _kafka(kafka, client_id, api_version),
     }

@@ -45,6 +45,7 @@ def _rule(rule: PortRule) -> pb.PortRule:
         peers=sorted(rule.peers or ()),
         deny=rule.deny,
         rule=rule.origin,
+        authentication=pb.Authentication.ValueType(rule.authentication),
     )
     if rule.parser is Parser.HTTP:
         result.http.CopyFrom(pb.HttpRules(rules=map(_http, rule.http)))

@@ -13,10 +13,9 @@ import structlog
 from sidegate_api.policy.v1 import policy_pb2 as pb
 from sidegate_api.policy.v1 import policy_pb2_grpc as pb_grpc
 from xds_server.policy_stream import PolicyHub, PolicySession, Sidecar
+from xds_server.policy_versions import refusal
 
 log = structlog.get_logger(__name__)
-
-PROTOCOL_VERSION = 1
 
 
 class PolicyService(pb_grpc.PolicyServiceServicer):
@@ -41,12 +40,8 @@ class PolicyService(pb_grpc.PolicyServiceServicer):
         if first is None or first.WhichOneof("message") != "hello":
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "PolicyRequest: begin with hello")
             return
-        if first.hello.protocol_version > PROTOCOL_VERSION:
-            await context.abort(
-                grpc.StatusCode.FAILED_PRECONDITION,
-                f"Hello.protocol_version {first.hello.protocol_version}: this agent speaks "
-                f"{PROTOCOL_VERSION}: upgrade the agent before the module",
-            )
+        if why := refusal(first.hello):
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, why)
         awake = asyncio.Event()
         if (first.hello.kind == pb.MODULE_KIND_SIDECAR) != (self._sidecar is not None):
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, "Hello.kind: another socket's")

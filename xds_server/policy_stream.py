@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from sidegate_api.policy.v1 import policy_pb2 as pb
+from xds_server.policy_versions import as_understood
 
 _ADDRESS_BYTES = 16
 
@@ -70,7 +71,8 @@ class PolicySession:
         self.changed.clear()
         asked, self.peers = self.peers, set()
         self.nonce += 1
-        upserts = [self.policies[i] for i in ids if i in self.policies]
+        version = self.hello.protocol_version
+        upserts = [as_understood(self.policies[i], version) for i in ids if i in self.policies]
         self.pending[self.nonce] = {p.endpoint_id: p.revision for p in upserts}
         removed = [i for i in ids if i not in self.policies]
         for endpoint_id in removed:

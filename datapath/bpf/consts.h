@@ -13,7 +13,7 @@
 
 enum direction { INGRESS = 0, EGRESS = 1 };
 
-enum action { ACTION_DENY = 0, ACTION_ALLOW = 1, ACTION_REDIRECT = 2 };
+enum action { ACTION_DENY = 0, ACTION_ALLOW = 1, ACTION_REDIRECT = 2, ACTION_AUTHENTICATE = 3 };
 
 /* endpoint_flags */
 #define INGRESS_ENFORCED 1
@@ -51,7 +51,8 @@ enum drop_reason {
     DROP_INVALID_DESTINATION = 14, /* a frame for an address that is not the endpoint's */
     DROP_SIDECAR_LEASE = 15,       /* L7-selected, and the pod's own proxy does not prove itself */
     DROP_NOT_SIDECAR = 16,         /* L7-selected, and sent past the pod's own proxy */
-    DROP_REASONS = 17,
+    DROP_AUTHENTICATION = 17,      /* policy asks for a certificate, and nobody sees one here */
+    DROP_REASONS = 18,
 };
 
 /* enforcers: who judges what policy sends to L7 */

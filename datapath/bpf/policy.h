@@ -11,7 +11,9 @@ static __always_inline int look_at(struct policy_key *key, struct judgement *j)
     j->matched = 1;
     if (v->action == ACTION_DENY)
         return -1;
-    if (v->action == ACTION_ALLOW) {
+    if (v->action == ACTION_AUTHENTICATE || j->action == ACTION_AUTHENTICATE) {
+        j->action = ACTION_AUTHENTICATE;
+    } else if (v->action == ACTION_ALLOW) {
         j->action = ACTION_ALLOW;
     } else if (j->action != ACTION_ALLOW) {
         if (!v->proxy_port || (j->action == ACTION_REDIRECT && j->proxy_port != v->proxy_port))
@@ -94,9 +96,12 @@ static __always_inline struct judgement judge(__u16 endpoint_id, __u8 direction,
     if (!j.matched &&
         (*flags & (direction == INGRESS ? INGRESS_DEFAULT_ALLOW : EGRESS_DEFAULT_ALLOW)))
         j.action = ACTION_ALLOW;
-    if (j.action == ACTION_REDIRECT) {
-        ask_sidecar(&j, endpoint_id, direction, p);
+    if ((j.action == ACTION_REDIRECT || j.action == ACTION_AUTHENTICATE) &&
+        ask_sidecar(&j, endpoint_id, direction, p))
         return j;
+    if (j.action == ACTION_AUTHENTICATE) {
+        j.action = ACTION_DENY;
+        j.reason = DROP_AUTHENTICATION;
     }
     if (j.action == ACTION_DENY &&
         (*flags & (direction == INGRESS ? INGRESS_AUDIT : EGRESS_AUDIT))) {

@@ -19,8 +19,9 @@ static __always_inline bool holds_lease(__u16 endpoint_id)
     return time && bpf_ktime_get_ns() - time < LEASE_NS;
 }
 
-/* What is to be judged at L7 passes an end whose own proxy does that. Only TCP is intercepted. */
-static __always_inline void ask_sidecar(struct judgement *j, __u16 endpoint_id, __u8 direction,
+/* What is to be judged at L7 passes an end whose own proxy does that; false where none does. Only
+ * TCP is intercepted. */
+static __always_inline bool ask_sidecar(struct judgement *j, __u16 endpoint_id, __u8 direction,
                                         const struct packet *p)
 {
     struct enforcer_key key = {
@@ -32,13 +33,14 @@ static __always_inline void ask_sidecar(struct judgement *j, __u16 endpoint_id, 
         enforcer = bpf_map_lookup_elem(&enforcers, &key);
     }
     if (!enforcer || *enforcer == ENFORCER_NODE || p->tuple.protocol != IPPROTO_TCP)
-        return;
+        return false;
     j->action = ACTION_ALLOW;
     j->sidecar = 1;
     if (*enforcer != ENFORCER_SIDECAR || !holds_lease(endpoint_id)) {
         j->action = ACTION_DENY;
         j->reason = DROP_SIDECAR_LEASE;
     }
+    return true;
 }
 
 /* The last packets of a connection have no socket any more; its first one had. */

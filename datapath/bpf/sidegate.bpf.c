@@ -79,10 +79,10 @@ static __always_inline int redirect(struct __sk_buff *skb, struct packet *p, str
 /* A proxy that proves itself again goes on where it was, so what it has is not forgotten. */
 static __always_inline int deny(struct packet *p, struct report *r, const struct judgement *j)
 {
-    if (j->reason)
+    if (j->reason == DROP_SIDECAR_LEASE)
         return drop(p, r, j->reason);
     forget(p);
-    return drop(p, r, DROP_POLICY_DENIED);
+    return drop(p, r, j->reason ? j->reason : DROP_POLICY_DENIED);
 }
 
 static __always_inline struct config *find_config(void)

@@ -16,7 +16,13 @@ from pathlib import Path
 import pytest
 
 from datapath.consts import DropReason, Enforcer
-from policy_engine.model import Direction
+from policy_engine.model import (
+    Authentication,
+    Direction,
+    DirectionPolicy,
+    PortRule,
+    Protocol,
+)
 from sandbox.node import Node as SandboxNode
 from sandbox.node import remove_cgroup
 from tests.system.datapath_rig import FAMILIES, A, B, Rig, ask, connect, http, reach
@@ -62,6 +68,26 @@ def test_a_sidecar_that_proves_itself_gets_what_is_for_l7(rig: Rig, family: int)
     assert reach(rig.a.netns, rig.b, family) == "dropped"
     rig.datapath.enforcers.set(2, {(IN, 0): Enforcer.SIDECAR, (IN, 8080): Enforcer.NODE})
     assert reach(rig.a.netns, rig.b, family).startswith("P"), "a port that it does not intercept"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_takes_a_certificate_passes_a_sidecar_only(rig: Rig, family: int) -> None:
+    """The kernel sees none, nor does the node's Envoy; another rule for the same peer is no way
+    around."""
+    asks = PortRule("a", None, authentication=Authentication.REQUIRED)
+    rule = PortRule("t", frozenset({A}), Protocol.TCP, 8080)
+    rig.set(2, ingress=DirectionPolicy(True, False, (asks, rule)))
+    assert reach(rig.a.netns, rig.b, family) == "dropped"
+    assert rig.reasons() == {DropReason.AUTHENTICATION}
+    lease = Lease(rig, 2)
+    rig.datapath.enforcers.set(2, {(IN, 0): Enforcer.SIDECAR})
+    assert reach(rig.a.netns, rig.b, family) == "dropped", "no lease yet"
+    assert DropReason.SIDECAR_LEASE in rig.reasons()
+    lease.hold()
+    assert reach(rig.a.netns, rig.b, family) == rig.a.address(family)
+    rig.set(2, ingress=DirectionPolicy(True, True, (asks,)))
+    rig.datapath.enforcers.set(2, {})
+    assert reach(rig.a.netns, rig.b, family) == rig.a.address(family), "audit"
 
 
 def test_an_established_connection_stops_with_the_lease_and_goes_on_with_it(rig: Rig) -> None:

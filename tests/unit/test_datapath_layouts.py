@@ -10,7 +10,7 @@ import pytest
 
 from datapath import consts
 from datapath.codec import Endpoint, address_bytes, address_of, ipcache_key, policy_key, prefix_of
-from policy_engine.model import Direction, PolicyKey, Protocol
+from policy_engine.model import Action, Direction, PolicyKey, Protocol
 
 HEADER = (Path(consts.__file__).parent / "bpf" / "consts.h").read_text()
 
@@ -24,6 +24,11 @@ def in_c(name: str) -> int:
 @pytest.mark.parametrize("reason", list(consts.DropReason))
 def test_drop_reasons(reason: consts.DropReason) -> None:
     assert in_c(f"DROP_{reason.name}") == reason
+
+
+@pytest.mark.parametrize("action", list(Action))
+def test_actions(action: Action) -> None:
+    assert in_c(f"ACTION_{action.name}") == action
 
 
 @pytest.mark.parametrize("verdict", list(consts.Verdict))

@@ -36,7 +36,7 @@ def test_http(
     method: str, path: str, headers: list[tuple[str, str]], answer: tuple[int, int, str]
 ) -> None:
     rule = policy(pb.PortRule(port=80, http=pb.HttpRules(rules=[HTTP])))
-    assert _rules.evaluate_http(rule, 0, PEER, 80, method, path, "host", headers) == answer
+    assert _rules.evaluate_http(rule, 0, (PEER, False), 80, method, path, "host", headers) == answer
 
 
 @pytest.mark.parametrize(
@@ -50,13 +50,15 @@ def test_http(
 )
 def test_kafka(api_key: int, topics: list[str], allowed: bool) -> None:
     rule = policy(pb.PortRule(port=9092, kafka=pb.KafkaRules(rules=[KAFKA])))
-    verdict, _, _ = _rules.evaluate_kafka(rule, 0, PEER, 9092, api_key, 9, "client", topics)
+    verdict, _, _ = _rules.evaluate_kafka(
+        rule, 0, (PEER, False), 9092, api_key, 9, "client", topics
+    )
     assert (verdict == pb.VERDICT_ALLOWED) is allowed
 
 
 def test_a_direction_that_is_not_enforced_allows() -> None:
     answer = (pb.VERDICT_ALLOWED, pb.REASON_NOT_ENFORCED, "")
-    assert _rules.evaluate_http(b"", 1, PEER, 80, "GET", "/", "", []) == answer
+    assert _rules.evaluate_http(b"", 1, (PEER, False), 80, "GET", "/", "", []) == answer
 
 
 def test_regex_error() -> None:
@@ -67,8 +69,8 @@ def test_regex_error() -> None:
 def test_what_is_wrong_is_named() -> None:
     bad = policy(pb.PortRule(http=pb.HttpRules(rules=[pb.HttpRule(path="(")])))
     with pytest.raises(ValueError, match=r'cnp/test/rule: path "\("'):
-        _rules.evaluate_http(bad, 0, PEER, 80, "GET", "/", "", [])
+        _rules.evaluate_http(bad, 0, (PEER, False), 80, "GET", "/", "", [])
     with pytest.raises(ValueError, match="direction 7"):
-        _rules.evaluate_http(b"", 7, PEER, 80, "GET", "/", "", [])
+        _rules.evaluate_http(b"", 7, (PEER, False), 80, "GET", "/", "", [])
     with pytest.raises(ValueError, match="endpoint_policy"):
-        _rules.evaluate_http(b"\xff", 0, PEER, 80, "GET", "/", "", [])
+        _rules.evaluate_http(b"\xff", 0, (PEER, False), 80, "GET", "/", "", [])

@@ -59,6 +59,8 @@ def rule(draw: st.DrawFn, side: str, allows: bool) -> dict[str, Any]:
     made: dict[str, Any] = {} if peers is None else {f"{side}{peers[0]}": peers[1]}
     if ports := draw(st.lists(L7_PORTS | L4 if allows else L4, max_size=2)):
         made["toPorts"] = ports
+    if allows and (mode := draw(st.sampled_from([None, None, "disabled", "required"]))):
+        made["authentication"] = {"mode": mode}
     return made
 
 
@@ -144,7 +146,7 @@ def is_port(item: dict[str, Any], owner: int | str, protocol: str, port: int) ->
 def naive(
     specs: list[dict[str, Any]], direction: str, who: int | str, protocol: str, port: int
 ) -> str:
-    """open, deny, allow, http or kafka."""
+    """open, deny, authenticate, allow, http or kafka."""
     side, owner = ("from", 256) if direction == "ingress" else ("to", who)
     selecting = [s for s in specs if not s["endpointSelector"]]
     touching = [s for s in selecting if direction in s or f"{direction}Deny" in s]
@@ -153,8 +155,8 @@ def naive(
     said = set()
     for section, denies in ((direction, False), (f"{direction}Deny", True)):
         for each in (r for s in touching for r in s.get(section, [])):
-            peers = {k: v for k, v in each.items() if k != "toPorts"}
-            if not any(each.values()):
+            peers = {k: v for k, v in each.items() if k not in ("toPorts", "authentication")}
+            if not any(peers.values()) and "toPorts" not in each:
                 continue
             if peers and not any(
                 is_peer(kind.removeprefix(side), item, who)
@@ -166,7 +168,9 @@ def naive(
             for item in items:
                 if any(is_port(p, owner, protocol, port) for p in item["ports"]):
                     said.add("deny" if denies else next(iter(item.get("rules", ["allow"]))))
-    for verdict in ("deny", "allow"):
+                    if each.get("authentication") == {"mode": "required"}:
+                        said.add("authenticate")
+    for verdict in ("deny", "authenticate", "allow"):
         if verdict in said:
             return verdict
     if said:

@@ -19,8 +19,9 @@ from policy_engine.model import (
 from sidegate_api.policy.v1 import policy_pb2 as pb
 from xds_server.policy_proto import endpoint_policy
 from xds_server.policy_stream import PolicyHub, PolicySession, Sidecar
+from xds_server.policy_versions import PROTOCOL_VERSION
 
-HELLO = pb.Hello(node="n", protocol_version=1)
+HELLO = pb.Hello(node="n", protocol_version=PROTOCOL_VERSION)
 
 
 def policy(endpoint_id: int, revision: int = 1) -> pb.EndpointPolicy:

@@ -128,6 +128,11 @@ async def test_status_follows_a_stream(rig: Rig, monkeypatch: pytest.MonkeyPatch
             "Hello.protocol_version 9",
         ),
         (
+            [pb.PolicyRequest(hello=pb.Hello(module_version="0"))],
+            grpc.StatusCode.FAILED_PRECONDITION,
+            "Hello.protocol_version 0: this agent speaks 1 to 2: restart the pod",
+        ),
+        (
             [HELLO, pb.PolicyRequest(ack=pb.Ack(nonce=5))],
             grpc.StatusCode.INVALID_ARGUMENT,
             "Ack.nonce 5",

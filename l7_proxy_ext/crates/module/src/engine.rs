@@ -3,10 +3,10 @@
 use crate::ends::{Ends, Sight, ends};
 use crate::facts::Facts;
 use crate::ipcache::IpCache;
-use crate::sidecar::{self, Side};
+use crate::sidecar::{self, Side, certificate_fits};
 use serde::Deserialize;
 use sidegate_abi::{Level, Waker, log};
-use sidegate_policy::{Decision, Endpoint};
+use sidegate_policy::{Decision, Endpoint, Peer};
 use sidegate_proto::v1::{Direction, Reason, Verdict, VerdictRecord};
 use sidegate_stream::{Agent, Peers, Policies, Sidecar, Subscriber, Verdicts};
 use std::net::IpAddr;
@@ -97,23 +97,32 @@ impl Engine {
     }
 
     /// Judges at both ends: egress of the source, then ingress of the destination, each if it is
-    /// an endpoint of this node, or of this pod; `decide` gets its policy, the direction and the
-    /// peer's identity.
+    /// an endpoint of this node, or of this pod; `decide` gets its policy, the direction and who is
+    /// at the other end.
+    ///
+    /// `uri` is that of the peer's certificate; empty without one, and on the node, which sees none.
     pub fn judge(
         &self,
         facts: &Facts,
         side: Option<Side>,
-        decide: impl Fn(&Endpoint, Direction, u32) -> Decision,
+        uri: &[u8],
+        decide: impl Fn(&Endpoint, Direction, Peer) -> Decision,
     ) -> Judgement {
         let ends = ends(self.generation(), facts, side, &self.sight, &self.policies);
         let Some(ends) = ends else {
             let reason = if side.is_some() { Reason::UnknownPeer } else { Reason::Internal };
             return Judgement::of_nobody(reason);
         };
+        let lies = ends.peer.as_ref().is_some_and(|peer| !certificate_fits(uri, peer));
+        let authenticated = ends.peer.is_some() && !uri.is_empty() && !lies;
         let at = |direction| {
             let end = ends.end(direction)?;
             Some(match &end.policy {
-                Some(policy) => decide(policy, direction, ends.peer(direction)),
+                Some(_) if lies => Decision::denied(Reason::PeerMismatch),
+                Some(policy) => {
+                    let identity = ends.peer(direction);
+                    decide(policy, direction, Peer { identity, authenticated })
+                }
                 None => Decision::denied(Reason::NoPolicy),
             })
         };
@@ -145,11 +154,6 @@ fn weight(decision: &Decision) -> u8 {
 }
 
 impl Judgement {
-    /// The same exchange, but denied.
-    pub fn denied(self, reason: Reason) -> Self {
-        Self { decision: Decision::denied(reason), ..self }
-    }
-
     pub fn of_nobody(reason: Reason) -> Self {
         Self {
             decision: Decision::denied(reason),

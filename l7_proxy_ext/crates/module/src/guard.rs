@@ -45,7 +45,7 @@ impl ListenerFilter for Guard {
 
 /// Logs that the bytes of a connection are not what its policy expects.
 pub fn log_not_protocol(engine: &Engine, facts: &Facts, side: Option<Side>) {
-    let judgement = engine.judge(facts, side, |_, _, _| Decision::denied(Reason::NotProtocol));
+    let judgement = engine.judge(facts, side, b"", |_, _, _| Decision::denied(Reason::NotProtocol));
     engine.verdicts().push(judgement.record(facts));
 }
 

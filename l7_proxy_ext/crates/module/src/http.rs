@@ -4,7 +4,7 @@
 
 use crate::engine::{Engine, Judgement};
 use crate::facts::{Facts, KEY};
-use crate::sidecar::{Side, certificate_fits};
+use crate::sidecar::Side;
 use sidegate_abi::http::{Exchange, GRPC_PERMISSION_DENIED, HttpFilter, Next};
 use sidegate_policy::HttpRequest;
 use sidegate_proto::v1::{Direction, HttpRecord, Reason, Verdict, VerdictRecord, verdict_record};
@@ -131,15 +131,10 @@ fn judge(
 ) -> Judgement {
     let request = Live { request, envoy };
     let port = facts.destination_port();
-    let judgement = engine.judge(facts, side, |endpoint, direction, peer| {
+    let uri = side.map_or(&[][..], |side| side.peer_uri(envoy));
+    engine.judge(facts, side, uri, |endpoint, direction, peer| {
         endpoint.http(direction, peer, port, &request)
-    });
-    match (side, &judgement.ends.peer) {
-        (Some(side), Some(peer)) if !certificate_fits(side.peer_uri(envoy), peer) => {
-            judgement.denied(Reason::PeerMismatch)
-        }
-        _ => judgement,
-    }
+    })
 }
 
 const SWITCHING: u32 = 101;
@@ -156,6 +151,7 @@ fn deny(envoy: &Exchange, judgement: &Judgement) -> Next {
         Reason::NoPolicy => "the endpoint has no policy yet",
         Reason::UnknownPeer => "nobody said who the peer is",
         Reason::PeerMismatch => "the peer's certificate is not that of its address",
+        Reason::Unauthenticated => "it takes a certificate, and the peer shows none",
         Reason::UnknownEndpoint => "neither end is an endpoint of this node",
         _ => "internal fault",
     };

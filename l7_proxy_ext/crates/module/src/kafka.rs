@@ -4,7 +4,7 @@
 use crate::engine::{Engine, Judgement};
 use crate::facts::{Facts, KEY};
 use crate::guard::log_not_protocol;
-use crate::sidecar::{Side, certificate_fits};
+use crate::sidecar::Side;
 use sidegate_abi::network::{Connection, Flow, NetworkFilter};
 use sidegate_kafka::{Actions, Judge, Question, Request, Session};
 use sidegate_policy::KafkaRequest;
@@ -22,10 +22,12 @@ pub struct Kafka {
 /// What a sidecar's connection is, where the same filter sees all that is not HTTP.
 #[derive(Clone, Copy, PartialEq)]
 enum Passage {
-    /// On the node, and where policy asks for Kafka: every byte is read.
-    Read,
+    /// Nobody has asked yet; on the node it stays so, and every byte is read.
+    New,
     /// It is not known yet who the client is.
     Waits,
+    /// Policy asks for Kafka: every byte is read. The client was judged in this generation.
+    Read(u64),
     /// A rule without L7 lets it pass, or there is none, in this generation.
     Open(u64),
 }
@@ -34,7 +36,7 @@ impl Kafka {
     /// `side` is None on the node.
     pub fn new(engine: &'static Engine, side: Option<Side>) -> Self {
         let session = Session::default();
-        Self { engine, side, session, closed: false, passage: Passage::Read }
+        Self { engine, side, session, closed: false, passage: Passage::New }
     }
 
     fn facts(&self, envoy: &Connection) -> Option<Facts> {
@@ -44,31 +46,37 @@ impl Kafka {
         }
     }
 
-    /// In a sidecar: whether this connection is to be read. Closes what has no right to be.
+    /// In a sidecar: whether this connection is to be read. Closes what has no right to be. What
+    /// was begun to be read is read to its end.
     fn admit(&mut self, envoy: &Connection) -> Flow {
         let generation = self.engine.generation();
         let Some(facts) = self.facts(envoy) else { return self.refuse(envoy, None) };
         let port = facts.destination_port();
-        let judgement = self.engine.judge(&facts, self.side, |endpoint, direction, peer| {
+        let uri = envoy.client_uri();
+        let judgement = self.engine.judge(&facts, self.side, uri, |endpoint, direction, peer| {
             endpoint.l4(direction, peer, port)
         });
-        let Some(peer) = &judgement.ends.peer else {
+        if judgement.ends.peer.is_none() {
             if self.passage != Passage::Waits {
                 self.passage = Passage::Waits;
                 self.engine.ask_peer(&facts, self.side, envoy.waker());
                 return Flow::Stop;
             }
             return self.refuse(envoy, Some(judgement.record(&facts)));
-        };
-        if !certificate_fits(envoy.client_uri(), peer) {
-            let denied = judgement.denied(Reason::PeerMismatch);
-            return self.refuse(envoy, Some(denied.record(&facts)));
         }
-        let was_open = matches!(self.passage, Passage::Open(_));
-        self.passage = match judgement.decision.is_denied() {
-            false => Passage::Open(generation),
-            true if was_open => return self.refuse(envoy, Some(judgement.record(&facts))),
-            true => Passage::Read,
+        let denied = judgement.decision.is_denied();
+        let not_proven =
+            matches!(judgement.decision.reason, Reason::PeerMismatch | Reason::Unauthenticated);
+        self.passage = match self.passage {
+            _ if denied && not_proven => {
+                return self.refuse(envoy, Some(judgement.record(&facts)));
+            }
+            Passage::Open(_) if denied => {
+                return self.refuse(envoy, Some(judgement.record(&facts)));
+            }
+            Passage::Read(_) => Passage::Read(generation),
+            _ if denied => Passage::Read(generation),
+            _ => Passage::Open(generation),
         };
         Flow::Continue
     }
@@ -84,13 +92,15 @@ impl Kafka {
 
     /// Whether bytes pass unread; `Err` says what to do instead.
     fn passes(&mut self, envoy: &Connection) -> Result<bool, Flow> {
+        let now = self.engine.generation();
         match self.passage {
-            Passage::Read => Ok(false),
+            Passage::New => Ok(false),
             Passage::Waits => Err(Flow::Stop),
-            Passage::Open(_) if self.closed => Err(Flow::Stop),
-            Passage::Open(generation) if generation == self.engine.generation() => Ok(true),
-            Passage::Open(_) => match self.admit(envoy) {
-                Flow::Continue => Ok(true),
+            _ if self.closed => Err(Flow::Stop),
+            Passage::Open(generation) if generation == now => Ok(true),
+            Passage::Read(generation) if generation == now => Ok(false),
+            Passage::Open(_) | Passage::Read(_) => match self.admit(envoy) {
+                Flow::Continue => Ok(matches!(self.passage, Passage::Open(_))),
                 Flow::Stop => Err(Flow::Stop),
             },
         }
@@ -104,7 +114,8 @@ impl Kafka {
         let mut actions = Actions::default();
         match self.facts(envoy) {
             Some(facts) if !self.closed => {
-                let judge = ByPolicy { engine: self.engine, side: self.side, facts };
+                let uri = if self.side.is_some() { envoy.client_uri() } else { b"" };
+                let judge = ByPolicy { engine: self.engine, side: self.side, facts, uri };
                 step(&mut self.session, &judge, &mut actions);
             }
             _ => actions.not_protocol = !self.closed,
@@ -170,13 +181,14 @@ impl NetworkFilter for Kafka {
     }
 }
 
-struct ByPolicy {
+struct ByPolicy<'a> {
     engine: &'static Engine,
     side: Option<Side>,
     facts: Facts,
+    uri: &'a [u8],
 }
 
-impl ByPolicy {
+impl ByPolicy<'_> {
     fn judgement(&self, question: &Question) -> Judgement {
         let request = KafkaRequest {
             api_key: question.api_key,
@@ -185,13 +197,13 @@ impl ByPolicy {
             topic: question.topic,
         };
         let port = self.facts.destination_port();
-        self.engine.judge(&self.facts, self.side, |endpoint, direction, peer| {
+        self.engine.judge(&self.facts, self.side, self.uri, |endpoint, direction, peer| {
             endpoint.kafka(direction, peer, port, &request)
         })
     }
 }
 
-impl Judge for ByPolicy {
+impl Judge for ByPolicy<'_> {
     fn generation(&self) -> u64 {
         self.engine.generation()
     }

@@ -27,6 +27,14 @@ impl Decision {
     }
 }
 
+/// Who is at the other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    pub identity: u32,
+    /// It has shown the certificate of the workload that has its address.
+    pub authenticated: bool,
+}
+
 /// The policy of one endpoint, compiled once for each revision.
 #[derive(Debug)]
 pub struct Endpoint {
@@ -53,13 +61,13 @@ impl Endpoint {
         })
     }
 
-    /// Judges an HTTP request between this endpoint and `peer`, an identity, on server port `port`.
+    /// Judges an HTTP request between this endpoint and `peer`, on server port `port`.
     ///
     /// Both the path as sent and the form that a lenient server may act on have to be allowed.
     pub fn http(
         &self,
         direction: v1::Direction,
-        peer: u32,
+        peer: Peer,
         port: u16,
         request: &impl HttpRequest,
     ) -> Decision {
@@ -79,7 +87,7 @@ impl Endpoint {
     }
 
     /// Judges a connection by what can be said of it without reading it: rules without L7.
-    pub fn l4(&self, direction: v1::Direction, peer: u32, port: u16) -> Decision {
+    pub fn l4(&self, direction: v1::Direction, peer: Peer, port: u16) -> Decision {
         self.direction(direction).judge(peer, port, |_| None)
     }
 
@@ -87,7 +95,7 @@ impl Endpoint {
     pub fn kafka(
         &self,
         direction: v1::Direction,
-        peer: u32,
+        peer: Peer,
         port: u16,
         request: &KafkaRequest,
     ) -> Decision {
@@ -129,6 +137,27 @@ struct Group {
     peers: Option<Box<[u32]>>,
     deny: Rules,
     allow: Rules,
+    proof: Option<Proof>,
+}
+
+/// What the peers have to prove, by the rule with this number.
+#[derive(Clone, Copy, Debug)]
+struct Proof {
+    origin: usize,
+    possible: bool,
+}
+
+impl Proof {
+    fn of(rule: &v1::PortRule, origin: usize) -> Result<Option<Self>, Fault> {
+        use v1::Authentication::{AlwaysFail, None as Nothing, Required};
+        let proof = |possible| Some(Self { origin, possible });
+        match v1::Authentication::try_from(rule.authentication) {
+            Ok(Nothing) => Ok(None),
+            Ok(Required) => Ok(proof(true)),
+            Ok(AlwaysFail) => Ok(proof(false)),
+            Err(_) => Err(Fault(format!("authentication {}: unknown", rule.authentication))),
+        }
+    }
 }
 
 /// First port, last port, peers.
@@ -182,12 +211,14 @@ impl Direction {
         let key = (first_port, last_port, peers.clone());
         let number = *numbers.entry(key).or_insert_with(|| {
             let (deny, allow) = (Rules::default(), Rules::default());
-            self.groups.push(Group { first_port, last_port, peers, deny, allow });
+            self.groups.push(Group { first_port, last_port, peers, deny, allow, proof: None });
             self.groups.len() - 1
         });
         let origin = self.origins.len();
         self.origins.push(rule.rule.as_str().into());
+        let proof = Proof::of(rule, origin)?;
         let group = &mut self.groups[number];
+        group.proof = proof.filter(|proof| !proof.possible).or(group.proof).or(proof);
         let rules = if rule.deny { &mut group.deny } else { &mut group.allow };
         match &rule.l7 {
             None => _ = rules.whole.get_or_insert(origin),
@@ -201,7 +232,7 @@ impl Direction {
         Ok(())
     }
 
-    fn judge(&self, peer: u32, port: u16, l7: impl Fn(&Rules) -> Option<usize>) -> Decision {
+    fn judge(&self, peer: Peer, port: u16, l7: impl Fn(&Rules) -> Option<usize>) -> Decision {
         use v1::{Reason, Verdict};
         if !self.enforced {
             return Decision { verdict: Verdict::Allowed, reason: Reason::NotEnforced, rule: None };
@@ -210,6 +241,12 @@ impl Direction {
         let matching = |rules: &Rules| rules.whole.or_else(|| l7(rules));
         if let Some(origin) = self.groups(peer, port).find_map(|group| matching(&group.deny)) {
             return Decision { verdict: denied, reason: Reason::Rule, rule: Some(origin) };
+        }
+        let unproven = |proof: &Proof| !(proof.possible && peer.authenticated);
+        let mut proofs = self.groups(peer, port).filter_map(|group| group.proof);
+        if let Some(proof) = proofs.find(unproven) {
+            let (reason, rule) = (Reason::Unauthenticated, Some(proof.origin));
+            return Decision { verdict: denied, reason, rule };
         }
         match self.groups(peer, port).find_map(|group| matching(&group.allow)) {
             Some(origin) => {
@@ -222,11 +259,14 @@ impl Direction {
         }
     }
 
-    fn groups(&self, peer: u32, port: u16) -> impl Iterator<Item = &Group> {
+    fn groups(&self, peer: Peer, port: u16) -> impl Iterator<Item = &Group> {
         let single = self.ports.get(&port).into_iter().flatten();
         single.chain(&self.ranges).map(|&number| &self.groups[number]).filter(move |group| {
             (group.first_port..=group.last_port).contains(&port)
-                && group.peers.as_ref().is_none_or(|peers| peers.binary_search(&peer).is_ok())
+                && group
+                    .peers
+                    .as_ref()
+                    .is_none_or(|peers| peers.binary_search(&peer.identity).is_ok())
         })
     }
 }

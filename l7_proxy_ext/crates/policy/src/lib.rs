@@ -10,7 +10,7 @@ mod kafka;
 mod path;
 mod pattern;
 
-pub use endpoint::{Decision, Endpoint};
+pub use endpoint::{Decision, Endpoint, Peer};
 pub use http::HttpRequest;
 pub use kafka::KafkaRequest;
 pub use path::normalize;

@@ -1,12 +1,17 @@
 //! Verdicts of small policies, as tables.
 
-use sidegate_policy::{Endpoint, HttpRequest, KafkaRequest};
+use sidegate_policy::{Endpoint, HttpRequest, KafkaRequest, Peer};
 use sidegate_proto::v1;
 use std::borrow::Cow;
 use v1::{Direction, Reason, Verdict};
 
 const ALICE: u32 = 1001;
 const BOB: u32 = 1002;
+
+/// By its address alone.
+fn plain(identity: u32) -> Peer {
+    Peer { identity, authenticated: false }
+}
 
 struct Request<'a>(&'a str, &'a str, &'a str, &'a [(&'a str, &'a str)]);
 
@@ -59,7 +64,8 @@ fn ingress(rules: Vec<v1::PortRule>) -> v1::EndpointPolicy {
 }
 
 fn get(endpoint: &Endpoint, peer: u32, port: u16, path: &str) -> (Verdict, Reason, String) {
-    let decision = endpoint.http(Direction::Ingress, peer, port, &Request("GET", path, "h", &[]));
+    let decision =
+        endpoint.http(Direction::Ingress, plain(peer), port, &Request("GET", path, "h", &[]));
     let rule = endpoint.rule(Direction::Ingress, &decision).unwrap_or_default().to_owned();
     (decision.verdict, decision.reason, rule)
 }
@@ -96,7 +102,7 @@ fn deny_wins_then_any_rule_allows() {
         let expected = (verdict, reason, origin.to_owned());
         assert_eq!(get(&endpoint, peer, port, path), expected, "{peer} {port} {path}");
     }
-    let egress = endpoint.http(Direction::Egress, ALICE, 80, &Request("GET", "/x", "", &[]));
+    let egress = endpoint.http(Direction::Egress, plain(ALICE), 80, &Request("GET", "/x", "", &[]));
     assert_eq!((egress.verdict, egress.reason), (Verdict::Allowed, Reason::NotEnforced));
 }
 
@@ -162,7 +168,7 @@ fn every_field_of_an_http_rule_must_match() {
         ),
         (Request("PUT", "/v1/a", "shop.example.com", &[("x-team", "blue")]), false),
     ] {
-        let decision = endpoint.http(Direction::Ingress, ALICE, 80, &request);
+        let decision = endpoint.http(Direction::Ingress, plain(ALICE), 80, &request);
         assert_eq!(decision.verdict == Verdict::Allowed, allowed, "{} {}", request.0, request.1);
     }
 }
@@ -203,7 +209,7 @@ fn kafka_by_topic_and_key() {
         (1, 9, "batch", Some("audit"), true),
     ] {
         let request = KafkaRequest { api_key, api_version, client_id, topic };
-        let decision = endpoint.kafka(Direction::Ingress, ALICE, 9092, &request);
+        let decision = endpoint.kafka(Direction::Ingress, plain(ALICE), 9092, &request);
         assert_eq!(decision.verdict == Verdict::Allowed, allowed, "{request:?}");
     }
     assert_eq!(get(&endpoint, ALICE, 9092, "/").1, Reason::NoRule, "Kafka rules allow no HTTP");
@@ -222,4 +228,44 @@ fn a_bad_rule_is_named() {
         assert_eq!(error.rule, "cnp/x#ingress[0]");
         assert!(error.message.starts_with(message), "{}", error.message);
     }
+}
+
+#[test]
+fn the_strictest_proof_that_a_rule_asks_for_counts() {
+    let asking = |name, port, peers: &[u32], proof: v1::Authentication| v1::PortRule {
+        authentication: proof.into(),
+        ..rule(name, port, peers, None)
+    };
+    let (required, never) = (v1::Authentication::Required, v1::Authentication::AlwaysFail);
+    let mut deny = rule("deny", 443, &[BOB], None);
+    deny.deny = true;
+    let endpoint = Endpoint::compile(&ingress(vec![
+        rule("open", 80, &[], None),
+        asking("proof", 80, &[ALICE], required),
+        asking("either", 443, &[], required),
+        deny,
+        asking("never", 8080, &[ALICE], never),
+        asking("also", 8080, &[ALICE], required),
+    ]))
+    .unwrap();
+    for (identity, authenticated, port, verdict, reason, origin) in [
+        (ALICE, false, 80, Verdict::Denied, Reason::Unauthenticated, "proof"),
+        (ALICE, true, 80, Verdict::Allowed, Reason::Rule, "open"),
+        (BOB, false, 80, Verdict::Allowed, Reason::Rule, "open"),
+        (ALICE, true, 443, Verdict::Allowed, Reason::Rule, "either"),
+        (BOB, true, 443, Verdict::Denied, Reason::Rule, "deny"),
+        (ALICE, true, 8080, Verdict::Denied, Reason::Unauthenticated, "never"),
+    ] {
+        let peer = Peer { identity, authenticated };
+        let decision = endpoint.l4(Direction::Ingress, peer, port);
+        let by = endpoint.rule(Direction::Ingress, &decision).unwrap_or_default();
+        assert_eq!((decision.verdict, decision.reason, by), (verdict, reason, origin), "{port}");
+    }
+}
+
+#[test]
+fn a_proof_that_nobody_knows_is_refused() {
+    let odd = v1::PortRule { authentication: 7, ..rule("odd", 80, &[], None) };
+    let error = Endpoint::compile(&ingress(vec![odd])).unwrap_err();
+    assert_eq!((error.rule.as_str(), error.message.as_str()), ("odd", "authentication 7: unknown"));
 }

@@ -4,7 +4,7 @@
 use prost::Message;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use sidegate_policy::{Decision, Endpoint, HttpRequest, KafkaRequest};
+use sidegate_policy::{Decision, Endpoint, HttpRequest, KafkaRequest, Peer};
 use sidegate_proto::v1;
 use std::borrow::Cow;
 
@@ -25,6 +25,11 @@ fn direction(direction: i32) -> PyResult<v1::Direction> {
 fn answer(endpoint: &Endpoint, direction: v1::Direction, decision: &Decision) -> Answer {
     let rule = endpoint.rule(direction, decision).unwrap_or_default().to_owned();
     (decision.verdict.into(), decision.reason.into(), rule)
+}
+
+/// Identity, and whether it shows the certificate of the workload that has its address.
+fn peer((identity, authenticated): (u32, bool)) -> Peer {
+    Peer { identity, authenticated }
 }
 
 struct Request {
@@ -64,12 +69,26 @@ mod _rules {
         sidegate_policy::regex_error(pattern)
     }
 
+    /// Of a connection whose bytes nobody reads.
+    #[pyfunction]
+    fn evaluate_tcp(
+        endpoint_policy: &[u8],
+        direction: i32,
+        peer: (u32, bool),
+        port: u16,
+    ) -> PyResult<Answer> {
+        let endpoint = compile(endpoint_policy)?;
+        let direction = super::direction(direction)?;
+        let decision = endpoint.l4(direction, super::peer(peer), port);
+        Ok(answer(&endpoint, direction, &decision))
+    }
+
     #[pyfunction]
     #[allow(clippy::too_many_arguments, reason = "a request, spelled out for Python")]
     fn evaluate_http(
         endpoint_policy: &[u8],
         direction: i32,
-        peer_identity: u32,
+        peer: (u32, bool),
         port: u16,
         method: String,
         path: String,
@@ -79,7 +98,7 @@ mod _rules {
         let request = Request { method, path, host, headers };
         let endpoint = compile(endpoint_policy)?;
         let direction = super::direction(direction)?;
-        let decision = endpoint.http(direction, peer_identity, port, &request);
+        let decision = endpoint.http(direction, super::peer(peer), port, &request);
         Ok(answer(&endpoint, direction, &decision))
     }
 
@@ -89,7 +108,7 @@ mod _rules {
     fn evaluate_kafka(
         endpoint_policy: &[u8],
         direction: i32,
-        peer_identity: u32,
+        peer: (u32, bool),
         port: u16,
         api_key: u16,
         api_version: u16,
@@ -100,7 +119,7 @@ mod _rules {
         let direction = super::direction(direction)?;
         let judge = |topic| {
             let request = KafkaRequest { api_key, api_version, client_id, topic };
-            endpoint.kafka(direction, peer_identity, port, &request)
+            endpoint.kafka(direction, super::peer(peer), port, &request)
         };
         if topics.is_empty() {
             return Ok(answer(&endpoint, direction, &judge(None)));

@@ -18,7 +18,8 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 
-const PROTOCOL_VERSION: u32 = 1;
+/// Of policy.proto's meaning; `xds_server/policy_versions.py` has the agent's.
+const PROTOCOL_VERSION: u32 = 2;
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(1);
 /// At most one batch of verdicts in this time.
