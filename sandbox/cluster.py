@@ -52,11 +52,14 @@ def nodes_of(cluster: Cluster, count: int) -> list[Node]:
 
 def kubectl(cluster: Cluster, *arguments: str, text: str | None = None) -> str:
     """As the administrator; what it printed. Raises CalledProcessError."""
-    command = [str(binary("kubernetes", "kubectl")), f"--kubeconfig={cluster.kubeconfig}"]
-    done = subprocess.run(
-        [*command, *arguments], check=True, capture_output=True, text=True, input=text
-    )
-    return done.stdout
+    command = kubectl_command(cluster, *arguments)
+    return subprocess.run(command, check=True, capture_output=True, text=True, input=text).stdout
+
+
+def kubectl_command(cluster: Cluster, *arguments: str) -> list[str]:
+    """For whoever runs it some other way than :func:`kubectl`."""
+    program = binary("kubernetes", "kubectl")
+    return [str(program), f"--kubeconfig={cluster.kubeconfig}", *arguments]
 
 
 def install(cluster: Cluster, *settings: str) -> None:

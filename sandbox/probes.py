@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import yaml
@@ -17,6 +19,7 @@ from sandbox.node import Node
 
 _BROKER = "kafka:9092"
 _PATIENCE = 15.0
+TEXT = "hello\n"  # what producers send
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,22 +46,19 @@ class Probe:
         return self.http + (f" ({', '.join(extra)})" if extra else "")
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    seen: str
-    layer: str
-    rule: str
-    ok: bool
-
-
 def load(path: Path) -> list[Probe]:
     """Raises ValueError naming the probe, OSError."""
+    return parse(path.name, yaml.safe_load(path.read_text()))
+
+
+def parse(where: str, items: Iterable[Mapping[str, Any]]) -> list[Probe]:
+    """Raises ValueError naming the probe in ``where``."""
     probes = []
-    for index, item in enumerate(yaml.safe_load(path.read_text())):
+    for index, item in enumerate(items):
         try:
             probes.append(Probe(**{**item, "expect": str(item["expect"])}))
         except (TypeError, KeyError) as error:
-            raise ValueError(f"{path.name}[{index}]: {error}") from None
+            raise ValueError(f"{where}[{index}]: {error}") from None
     return probes
 
 
@@ -109,6 +109,12 @@ def _http(node: Node, probe: Probe) -> str:
 
 
 def _kafka(node: Node, probe: Probe) -> str:
+    code, out, err = _in_pod(node, probe.who, kafka_command(probe), TEXT)
+    return kafka_seen(probe, code, out, err)
+
+
+def kafka_command(probe: Probe) -> list[str]:
+    """What a pod runs; a producer reads what it sends from its input."""
     action, _, topic = probe.kafka.partition(" ")
     produce = action == "produce"
     if probe.client == "java":
@@ -119,17 +125,17 @@ def _kafka(node: Node, probe: Probe) -> str:
                   "--producer-property", "linger.ms=0"]  # fmt: skip
         if not produce:
             bounds = ["--from-beginning", "--max-messages", "1", "--timeout-ms", "6000"]
-        command = kafka_broker.tool(name, *where, *bounds)
-    elif produce:
-        command = ["kcat", "-b", _BROKER, "-P", "-t", topic, "-X", "message.timeout.ms=4000"]
-    else:
-        command = ["kcat", "-b", _BROKER, "-C", "-t", topic, "-o", "beginning", "-c", "1",
-                   "-X", "topic.metadata.refresh.fast.interval.ms=100", "-e"]  # fmt: skip
-    code, out, err = _in_pod(node, probe.who, command, "hello\n" if produce else "")
+        return kafka_broker.tool(name, *where, *bounds)
+    if produce:
+        return ["kcat", "-b", _BROKER, "-P", "-t", topic, "-X", "message.timeout.ms=4000"]
+    return ["kcat", "-b", _BROKER, "-C", "-t", topic, "-o", "beginning", "-c", "1",
+            "-X", "topic.metadata.refresh.fast.interval.ms=100", "-e"]  # fmt: skip
+
+
+def kafka_seen(probe: Probe, code: int, out: str, err: str) -> str:
+    """What came of :func:`kafka_command`: allowed, denied or dropped."""
     said = (out + err).lower().replace(" ", "").replace("_", "")
     if "authorizationfailed" in said or "notauthorized" in said or "authorizationexc" in said:
         return "denied"
-    done = not err.lower().count("error") if produce else "hello" in out
-    if code == 0 and done:
-        return "allowed"
-    return "dropped"
+    produced = probe.kafka.startswith("produce") and not err.lower().count("error")
+    return "allowed" if code == 0 and (produced or TEXT.strip() in out) else "dropped"

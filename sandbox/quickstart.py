@@ -49,7 +49,7 @@ def main() -> int:
     options = parser.parse_args()
     console = Console()
     if not console.is_terminal:
-        console = Console(width=140)  # a log file has no width of its own
+        console = Console(width=190)  # a log file has no width of its own
     try:
         if options.istio:
             return asyncio.run(istio_quickstart.run(console, "istio", once=options.once))

@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sandbox.binaries import binary
+from sandbox.cluster import kubectl_command
 from sandbox.control_plane import Cluster
 from sandbox.node import SANDBOX_ROOT
 
 CLI = Path(sys.executable).parent / "sidegate"
+kubectl = kubectl_command
 
 
 @contextlib.contextmanager
@@ -54,9 +55,3 @@ def eventually(wanted: Any, ask: Any, seconds: float = 15) -> None:
     while (seen := ask()) != wanted and time.monotonic() < deadline:
         time.sleep(0.1)
     assert seen == wanted
-
-
-def kubectl(cluster: Cluster, *arguments: str) -> list[str]:
-    """The command of the administrator's kubectl."""
-    program = binary("kubernetes", "kubectl")
-    return [str(program), f"--kubeconfig={cluster.kubeconfig}", *arguments]

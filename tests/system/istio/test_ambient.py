@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from sandbox.cluster import kubectl
-from sandbox.istio_quickstart import ask
+from sandbox.mesh_probes import ask
 from tests.system.cluster_rig import eventually
 from tests.system.istio.mesh import MESH, NODES, node_of, on_node
 

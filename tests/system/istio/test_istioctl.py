@@ -12,7 +12,8 @@ import pytest
 
 from sandbox.binaries import binary
 from sandbox.cluster import kubectl
-from sandbox.istio_quickstart import EXAMPLES, ask, install_istio
+from sandbox.istio_quickstart import install_istio
+from sandbox.mesh_probes import EXAMPLE, ask
 from tests.system.cluster_rig import eventually
 from tests.system.istio.mesh import MESH, enforces
 
@@ -80,7 +81,6 @@ def test_analyze_adds_what_it_finds_to_istioctls() -> None:
 
 
 def test_uninstall_leaves_plain_istio() -> None:
-    policies = str(EXAMPLES / "istio" / "policies.yaml")
     kubectl(MESH, "delete", "cnp/reviews")
     try:
         done = run(OURS, "uninstall", "-y")
@@ -94,7 +94,7 @@ def test_uninstall_leaves_plain_istio() -> None:
     finally:
         install_istio(MESH)
         replace_reviews()
-        kubectl(MESH, "apply", "-f", policies)
+        kubectl(MESH, "apply", "-f", str(EXAMPLE))
     eventually(True, lambda: enforces("default/reviews"), 30)
     eventually("200", lambda: ask(MESH, "productpage", READ), 20)
     assert ask(MESH, "mallory", READ) == "403"
@@ -104,7 +104,7 @@ def test_uninstall_leaves_plain_istio() -> None:
 def replace_reviews() -> None:
     """Made anew, as the injector is now."""
     kubectl(MESH, "delete", "pod", "reviews")
-    kubectl(MESH, "apply", "-f", str(EXAMPLES / "istio" / "shop.yaml"))
+    kubectl(MESH, "apply", "-f", str(EXAMPLE / "app.yaml"))
     kubectl(MESH, "wait", "--for=condition=Ready", "pod/reviews", "--timeout=60s")
 
 

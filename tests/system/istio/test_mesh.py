@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from sandbox.cluster import kubectl
 from sandbox.control_plane import Cluster
-from sandbox.istio_quickstart import EXAMPLES, ask
+from sandbox.mesh_probes import EXAMPLE, ask
 from tests.system import cluster_rig
 from tests.system.cluster_rig import eventually
 from tests.system.istio.mesh import MESH, NODES, agent, enforces, node_of, pids, sidecars
@@ -25,19 +26,24 @@ DELETE = ("--method", "DELETE", "http://reviews:8080/reviews/1")
 
 def test_the_quickstart_is_as_expected_and_leaves_nothing() -> None:
     said = cluster_rig.quickstart(Cluster("istio"), "--istio", seconds=250)
-    assert "7 of 7 as expected" in said
+    assert "23 of 23 as expected" in said
+    identities = r"\d+ default/auditor +\d+ default/kafka +L7 no rule"
+    assert re.search(f"auditor +produce audit .* denied +denied +{identities}", said), said
 
 
 @pytest.mark.usefixtures("mesh")
 def test_sidecars_say_how_they_enforce() -> None:
     rows = sidecars()
-    assert rows.keys() == {"default/reviews", "default/productpage", "default/mallory"}
+    assert {
+        "default/productpage", "default/details", "default/reviews", "default/ratings",
+        "default/kafka", "default/auditor", "default/mallory",
+    } == rows.keys()  # fmt: skip
     assert all(row["connected"] and row["lease"] and row["acknowledged"] for row in rows.values())
 
 
 @pytest.mark.usefixtures("mesh")
 def test_a_change_of_policy_holds_in_the_sidecar() -> None:
-    policies = (EXAMPLES / "istio" / "policies.yaml").read_text()
+    policies = (EXAMPLE / "03-http.yaml").read_text()
     assert ask(MESH, "productpage", READ) == "200"
     kubectl(MESH, "apply", "-f", "-", text=policies.replace("/reviews(/.*)?", "/other"))
     eventually("403", lambda: ask(MESH, "productpage", READ), 2)
