@@ -23,6 +23,10 @@ _APP_PROTOCOLS = {
 }
 
 
+class _PolicyInvalidError(Exception):
+    """The reference itself resolves; what is wrong is said by the status of the policy."""
+
+
 @dataclass(slots=True)
 class BackendResolver:
     """Resolves the references of one route; collects the clusters that it found.
@@ -46,6 +50,8 @@ class BackendResolver:
             found = self._cluster(ref, use)
         except UnusableError as error:
             self.problems.append(error)
+            return None
+        except _PolicyInvalidError:
             return None
         return self.clusters.setdefault(found.name, found).name
 
@@ -101,8 +107,7 @@ class BackendResolver:
             return plain
         reading = read_policy(policy, self.reader)
         if reading.tls is None:
-            text = f"BackendTLSPolicy {policy.namespace}/{policy.name} is invalid"
-            raise UnusableError("InvalidBackendTLSPolicy", text)
+            raise _PolicyInvalidError(f"BackendTLSPolicy {policy.namespace}/{policy.name}")
         self.uses_tls = True
         if reading.bundle is not None:
             self.bundles[reading.bundle.name] = reading.bundle

@@ -34,7 +34,7 @@ class Variant:
 class CompiledRoute:
     """``entries``: of HTTPRoutes and GRPCRoutes; ``backends``: of the others.
 
-    ``accepted`` is None unless no rule at all can be served.
+    ``accepted`` is None unless no rule at all can be served (its entries answer 500 then).
     """
 
     key: Key
@@ -65,8 +65,8 @@ def rule_conditions(
     """(Accepted if it is False, PartiallyInvalid if it is True)."""
     if not problems:
         return None, None
-    text = "; ".join(f"rule {number}: {error}" for number, error in problems)
+    text = "; ".join(f"Rule {number}: {error}" for number, error in problems)
     reason = problems[0][1].reason
     if len({number for number, _ in problems}) == rules:
         return bad("Accepted", reason, text), None
-    return None, Condition("PartiallyInvalid", True, "UnsupportedValue", f"Dropped Rule {text}")
+    return None, Condition("PartiallyInvalid", True, "UnsupportedValue", f"Dropped {text}")

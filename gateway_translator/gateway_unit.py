@@ -15,6 +15,7 @@ from gateway_translator.gateways import (
     compile_gateway,
 )
 from gateway_translator.ir import Certificate, Listener, ObjectRef, TrustBundle
+from gateway_translator.listeners import Material
 from gateway_translator.resources.gateway import Gateway, GatewayClass, ListenerSet
 from gateway_translator.resources.meta import Key, Object
 from gateway_translator.statuses import Status, gateway_status, listener_set_status
@@ -54,6 +55,9 @@ class Gateways:
         self._material: defaultdict[str, set[Key]] = defaultdict(set)
         self._dirty: set[Key] = set()
 
+    def addresses_of(self, key: Key) -> Addresses:
+        return self._addresses.get(key, NO_ADDRESSES)
+
     def set_addresses(self, key: Key, addresses: Addresses) -> bool:
         """Whether they are other than before."""
         changed = self._addresses.get(key, NO_ADDRESSES) != addresses
@@ -85,7 +89,7 @@ class Gateways:
         else:
             self.compiled[key] = compiled
         self._plan(key, compiled)
-        self._keep_material(key, compiled)
+        self.keep(key, compiled.material if compiled else Material())
         view = compiled and _view(compiled)
         if view == self._views.get(key):
             return set()
@@ -134,12 +138,11 @@ class Gateways:
             self.listeners.put(each.name, each)
         self._write_statuses(key, compiled, attached)
 
-    def _keep_material(self, key: Key, compiled: CompiledGateway | None) -> None:
-        """Certificates and bundles are shared: gone with the last Gateway that refers to one."""
+    def keep(self, key: Key, material: Material) -> None:
+        """Certificates and bundles are shared: gone with the last that refers to one."""
         now: dict[str, Certificate | TrustBundle] = {}
-        if compiled is not None:
-            now.update({f"cert {n}": c for n, c in compiled.material.certificates.items()})
-            now.update({f"trust {n}": b for n, b in compiled.material.bundles.items()})
+        now.update({f"cert {n}": c for n, c in material.certificates.items()})
+        now.update({f"trust {n}": b for n, b in material.bundles.items()})
         for name in [n for n, users in self._material.items() if key in users and n not in now]:
             self._material[name].discard(key)
             if not self._material[name]:

@@ -75,7 +75,7 @@ def compile_http(
         route.key,
         route.age,
         route.spec.hostnames,
-        tuple(entries) if accepted is None else (),
+        tuple(entries),
         clusters=backends.clusters,
         bundles=backends.bundles,
         resolved=resolved_refs(backends.problems),

@@ -167,10 +167,12 @@ class Routes:
             self._gateways.touch(gateway)
         places: dict[Place, Entries] = {}
         now: dict[ListenerId, Key] = {}
+        used: list[CompiledRoute] = []
         base = variants[Variant()]
         for each in found:
             listener = listener_id(each.listener)
             compiled = self._variant(route, each, base, reader, variants)
+            used.append(compiled)
             now[listener] = each.gateway
             if base.accepted is None:
                 self.attached[listener][key] = (compiled, each.hostnames)
@@ -179,13 +181,13 @@ class Routes:
         for spot in mesh:
             variant = Variant(port=spot[2]) if base.uses_port else Variant()
             compiled = self._compile(route, reader, variant, variants)
+            used.append(compiled)
             if compiled.entries:
                 places[place_of(spot, route.namespace)] = compiled.entries
         self._mesh.attach(key, base, mesh)
         if now:
             self._listeners_of[key] = now
         self._tables.place(key, places)
-        used = variants.values() if now or mesh else ()
         self._clusters.use(
             key,
             {name: cluster for each in used for name, cluster in each.clusters.items()},

@@ -16,6 +16,7 @@ from gateway_translator.clusters import Clusters
 from gateway_translator.features import SUPPORTED
 from gateway_translator.gateway_unit import Gateways
 from gateway_translator.gateways import Addresses, class_condition
+from gateway_translator.ingress_unit import Ingresses
 from gateway_translator.ir import Delta, ObjectRef, Snapshot, TrustBundle
 from gateway_translator.mesh import UNIT as MESH
 from gateway_translator.mesh import Mesh
@@ -56,6 +57,9 @@ class Translator:
         self._clusters = Clusters(self._world)
         self._mesh = Mesh(self._world, self._tables)
         self._gateways = Gateways(self._world, self._tables, controller, self._statuses)
+        self._ingresses = Ingresses(
+            self._world, self._tables, self._clusters, self._gateways, self._statuses
+        )
         self._routes = Routes(
             self._world,
             self._tables,
@@ -85,10 +89,14 @@ class Translator:
                 dirty |= self._world.put(found.key, found) | {found.key}
         return self._settle(dirty, problems)
 
-    def set_addresses(self, namespace: str, gateway: str, addresses: Addresses) -> Output:
-        """What the Gateway has from now on."""
-        key = ("Gateway", namespace, gateway)
+    def set_addresses(
+        self, namespace: str, name: str, addresses: Addresses, kind: str = "Gateway"
+    ) -> Output:
+        """What a Gateway has from now on, or an Ingress (dedicated) or IngressClass (shared)."""
+        key = (kind, namespace, name)
         changed = self._gateways.set_addresses(key, addresses)
+        if changed and kind != "Gateway":
+            self._ingresses.touch(key)
         return self._settle({key} if changed else set(), {})
 
     def snapshot(self) -> Snapshot:
@@ -117,17 +125,22 @@ class Translator:
             dirty -= routes
             for key in sorted(routes):
                 dirty |= self._routes.update(key)
+        for key in sorted(key for key in dirty if key[0] == "Ingress"):
+            self._ingresses.update(key)
         for key in dirty:
             if key[0] == ENDPOINTS:
                 self._clusters.refresh(key[2])
             elif key[0] == MESH:
                 self._mesh.touch(key)
         self._mesh.settle()
+        self._ingresses.settle()
         self._tables.settle()
         self._gateways.settle(self._routes.attached)
         policies = {key for key in dirty if key[0] == "BackendTLSPolicy"}
         for key in policies | self._routes.policies_touched():
             self._policy(key)
+        for ref, problem in self._ingresses.problems.take().items():
+            problems.setdefault(ref, problem or "")
         return Output(self._delta(), self._statuses.take(), problems)
 
     def _class(self, key: Key) -> None:

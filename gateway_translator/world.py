@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from gateway_translator.resources.core import EndpointSlice, Service
 from gateway_translator.resources.gateway import Gateway, ListenerSet
+from gateway_translator.resources.ingress import IngressClass
 from gateway_translator.resources.meta import Key, Object
 from gateway_translator.resources.policies import BackendTlsPolicy, ReferenceGrant
 
@@ -140,6 +141,8 @@ def _groups(item: Object) -> list[Fact]:
         case ListenerSet():
             parent = item.spec.parent_ref
             return [("sets", parent.namespace or item.namespace, parent.name)]
+        case IngressClass():
+            return [("ingress classes", "", "")]
         case Gateway():
             return [("gateways", "", item.spec.gateway_class_name), ("gateways", "", "")]
         case _:

@@ -57,7 +57,8 @@ class Listener:
 
     ``name``: ``namespace/gateway/port/transport``. ``addresses``: IP addresses; empty while none is
     assigned (nothing to bind then). ``http3``: HTTPS that may be served on the UDP port of that
-    number too. ``chains``: the most specific server name takes a connection; none does: closed.
+    number too. ``node_port``: served on every address of the node besides, 0: not. ``chains``: the
+    most specific server name takes a connection; none does: closed.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Listener:
     transport: Transport
     chains: tuple[FilterChain, ...]
     http3: bool = False
+    node_port: int = 0
 
     def __post_init__(self) -> None:
         check_port(self.port, f"listener {self.name}")
