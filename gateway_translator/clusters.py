@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from ipaddress import ip_address
 
 from gateway_translator.ir import Cluster, Endpoint, EndpointGroup, EndpointSet, TrustBundle
 from gateway_translator.resources.core import EndpointSlice, Service, SliceEndpoint
@@ -105,8 +106,17 @@ def _group(found: EndpointSlice, port: str, transport: str, ready: bool) -> Endp
         for each in found.endpoints
         if (each.conditions.ready if ready else _serves(each))
         for address in each.addresses[:1]  # the API gives several no meaning
+        if _is_ip(address)
     ]
     return EndpointGroup(f"{found.namespace}/{found.name}", tuple(sorted(endpoints)))
+
+
+def _is_ip(address: str) -> bool:
+    try:
+        ip_address(address)
+    except ValueError:
+        return False
+    return True
 
 
 def _serves(endpoint: SliceEndpoint) -> bool:

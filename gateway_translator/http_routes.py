@@ -20,6 +20,7 @@ from gateway_translator.ir import (
     HttpAction,
     HttpMatch,
     HttpRoute,
+    InvalidIRError,
     ObjectRef,
     PathKind,
     Retry,
@@ -116,7 +117,10 @@ def _action(
             fields["session"] = _session(rule.session_persistence, matches)
     except ValueError as error:
         raise InvalidRuleError(str(error)) from error
-    return HttpAction(**fields)
+    try:
+        return HttpAction(**fields)
+    except InvalidIRError as error:
+        raise InvalidRuleError(str(error)) from error
 
 
 def _http_only(rule: routes.HttpRouteRule) -> dict[str, Any]:

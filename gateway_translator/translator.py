@@ -21,7 +21,7 @@ from gateway_translator.ir import Delta, ObjectRef, Snapshot, TrustBundle
 from gateway_translator.mesh import UNIT as MESH
 from gateway_translator.mesh import Mesh
 from gateway_translator.regexes import RegexError, regex_error
-from gateway_translator.resources import InvalidResourceError, parse
+from gateway_translator.resources import CLUSTER_SCOPED, InvalidResourceError, parse
 from gateway_translator.resources.gateway import GatewayClass
 from gateway_translator.resources.meta import Key
 from gateway_translator.resources.policies import BackendTlsPolicy
@@ -188,5 +188,6 @@ class Translator:
 def _key(manifest: dict[str, Any]) -> Key:
     metadata = manifest.get("metadata")
     metadata = metadata if isinstance(metadata, dict) else {}
-    namespace = str(metadata.get("namespace") or "default")
-    return str(manifest.get("kind")), namespace, str(metadata.get("name"))
+    kind = str(manifest.get("kind"))
+    namespace = "" if kind in CLUSTER_SCOPED else str(metadata.get("namespace") or "default")
+    return kind, namespace, str(metadata.get("name"))

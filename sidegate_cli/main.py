@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import typer
 
-from sidegate_cli import cluster, inspect, observe, policy, resources, run, trace
+from sidegate_cli import cluster, inspect, observe, policy, resources, run, trace, translate
 from sidegate_cli.connectivity import command as connectivity
 from sidegate_cli.failure import Failure
 
@@ -26,6 +26,7 @@ app.command()(cluster.install)
 app.command()(cluster.upgrade)
 app.command()(cluster.uninstall)
 app.add_typer(policy.app, name="policy")
+app.command("translate")(translate.translate)
 app.command("observe")(observe.observe)
 app.add_typer(inspect.endpoint, name="endpoint")
 app.add_typer(inspect.identity, name="identity")

@@ -35,7 +35,7 @@ CLUSTER_SCOPED = frozenset({"GatewayClass", "IngressClass", "Namespace"})
 
 
 class InvalidResourceError(ValueError):
-    """The manifest is not of its kind's shape; the message names object and field."""
+    """The manifest is not of its kind's shape; the message names the field."""
 
 
 def parse(manifest: dict[str, Any]) -> Object | None:
@@ -55,6 +55,5 @@ def parse(manifest: dict[str, Any]) -> Object | None:
     try:
         return msgspec.convert(without_nulls(manifest), shape)
     except msgspec.ValidationError as error:
-        name = metadata.get("name") if isinstance(metadata, dict) else None
         message = str(error).replace("`$.", "`")
-        raise InvalidResourceError(f"{kind} {name}: {message}; correct the field") from None
+        raise InvalidResourceError(f"{message}; correct the field") from None

@@ -5,10 +5,11 @@ from __future__ import annotations
 import msgspec
 
 from gateway_translator.resources.meta import Object, Struct
+from gateway_translator.resources.values import Port
 
 
 class ServicePort(Struct, frozen=True):
-    port: int
+    port: Port
     name: str = ""
     protocol: str = "TCP"
     app_protocol: str = ""

@@ -6,6 +6,7 @@ import msgspec
 
 from gateway_translator.resources.meta import LabelSelector, Object, Struct
 from gateway_translator.resources.refs import GROUP, ObjectReference
+from gateway_translator.resources.values import Hostname, Port
 
 
 class GatewayClassSpec(Struct, frozen=True):
@@ -41,9 +42,9 @@ class ListenerTls(Struct, frozen=True):
 
 class ListenerSpec(Struct, frozen=True):
     name: str
-    port: int
+    port: Port
     protocol: str
-    hostname: str = ""
+    hostname: Hostname = ""
     tls: ListenerTls | None = None
     allowed_routes: AllowedRoutes | None = None
 
@@ -73,7 +74,7 @@ class FrontendTls(Struct, frozen=True):
 
 
 class PortTls(Struct, frozen=True):
-    port: int
+    port: Port
     tls: FrontendTls
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gateway_translator.resources.meta import Object, Struct
 from gateway_translator.resources.refs import ObjectReference
+from gateway_translator.resources.values import Hostname
 
 
 class BackendPort(Struct, frozen=True):
@@ -34,12 +35,12 @@ class IngressHttp(Struct, frozen=True):
 
 
 class IngressRule(Struct, frozen=True):
-    host: str = ""
+    host: Hostname = ""
     http: IngressHttp | None = None
 
 
 class IngressTls(Struct, frozen=True):
-    hosts: tuple[str, ...] = ()
+    hosts: tuple[Hostname, ...] = ()
     secret_name: str = ""
 
 

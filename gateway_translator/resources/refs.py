@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gateway_translator.resources.meta import Struct
+from gateway_translator.resources.values import Port, Weight
 
 GROUP = "gateway.networking.k8s.io"
 
@@ -15,7 +16,7 @@ class ParentReference(Struct, frozen=True):
     kind: str = "Gateway"
     namespace: str = ""
     section_name: str = ""
-    port: int = 0
+    port: Port = 0
 
     def as_written(self) -> dict[str, object]:
         """For a status, which repeats the reference; defaults are written as the CRD fills them."""
@@ -44,5 +45,5 @@ class BackendReference(Struct, frozen=True):
     group: str = ""
     kind: str = "Service"
     namespace: str = ""
-    port: int = 0
-    weight: int = 1
+    port: Port = 0
+    weight: Weight = 1

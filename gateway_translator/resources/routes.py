@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gateway_translator.resources.meta import Object, Struct
 from gateway_translator.resources.refs import BackendReference, ParentReference
+from gateway_translator.resources.values import HeaderName, HeaderValue, Hostname, Port
 
 
 class PathMatch(Struct, frozen=True):
@@ -27,14 +28,14 @@ class HttpRouteMatch(Struct, frozen=True):
 
 
 class Header(Struct, frozen=True):
-    name: str
-    value: str
+    name: HeaderName
+    value: HeaderValue
 
 
 class HeaderFilter(Struct, frozen=True):
     set: tuple[Header, ...] = ()
     add: tuple[Header, ...] = ()
-    remove: tuple[str, ...] = ()
+    remove: tuple[HeaderName, ...] = ()
 
 
 class PathModifier(Struct, frozen=True):
@@ -45,14 +46,14 @@ class PathModifier(Struct, frozen=True):
 
 class RedirectFilter(Struct, frozen=True):
     scheme: str = ""
-    hostname: str = ""
+    hostname: Hostname = ""
     path: PathModifier | None = None
-    port: int = 0
+    port: Port = 0
     status_code: int = 302
 
 
 class RewriteFilter(Struct, frozen=True):
-    hostname: str = ""
+    hostname: Hostname = ""
     path: PathModifier | None = None
 
 
@@ -175,7 +176,7 @@ class StreamRule(Struct, frozen=True):
 
 class RouteSpec(Struct, frozen=True):
     parent_refs: tuple[ParentReference, ...] = ()
-    hostnames: tuple[str, ...] = ()
+    hostnames: tuple[Hostname, ...] = ()
     use_default_gateways: str = ""
 
 
