@@ -44,6 +44,6 @@ def test_what_cannot_be_read_is_said_and_the_rest_is_shown(
 ) -> None:
     code, out, err = translate(capsys, str(BROKEN))
     assert code == 1
-    assert "HTTPRoute unreadable" in err
+    assert "HTTPRoute shop/unreadable" in err
     assert "backendRefs[0].port" in err
     assert "shop/web/80/tcp" in yaml.safe_load(out)["ir"]["listeners"]
