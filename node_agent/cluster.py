@@ -15,6 +15,7 @@ from kube_store.resource import ResourceKey, plural
 from kube_store.shared import GROUP_VERSION, IDENTITY, SLICE
 from kube_store.store import Change, ChangeType
 from node_agent.address_book import AddressBook, Layer
+from node_agent.interception import INTERCEPTORS
 from policy_engine.identity import Reserved
 from policy_engine.kinds import API_VERSIONS, CRD_KINDS
 
@@ -47,10 +48,10 @@ def _pod(manifest: dict[str, Any]) -> dict[str, Any]:
     spec = manifest.get("spec") or {}
     wanted = ("serviceAccountName", "hostNetwork", "nodeName")
     containers = [{"ports": c.get("ports") or []} for c in spec.get("containers") or []]
-    return {
-        **_without_status(manifest),
-        "spec": {name: spec[name] for name in wanted if name in spec} | {"containers": containers},
-    }
+    kept = {name: spec[name] for name in wanted if name in spec} | {"containers": containers}
+    if init := [c for c in spec.get("initContainers") or [] if c.get("name") in INTERCEPTORS]:
+        kept["initContainers"] = [{name: c.get(name) for name in ("name", "args")} for c in init]
+    return {**_without_status(manifest), "spec": kept}
 
 
 def _node(manifest: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,8 @@
-"""Which ports of a pod its proxy intercepts, by Istio's own annotations.
+"""Which ports of a pod its proxy intercepts: by what istio-init is told, which has the mesh's own
+settings too, or by the annotations that istio-cni reads.
 
-Source: Istio documentation, "Resource annotations", ``traffic.sidecar.istio.io``.
+Source: Istio documentation, "Resource annotations", ``traffic.sidecar.istio.io``; ``pilot-agent
+istio-iptables --help``.
 """
 
 from __future__ import annotations
@@ -17,6 +19,9 @@ from policy_engine.model import Direction
 log = structlog.get_logger(__name__)
 
 _PREFIX = "traffic.sidecar.istio.io/"
+# With istio-cni the second checks what the plugin did; it is told the same.
+INTERCEPTORS = ("istio-init", "istio-validation")
+_FLAGS = {"includeInboundPorts": "-b", "excludeInboundPorts": "-d", "excludeOutboundPorts": "-o"}
 # What istio-init never redirects: pilot-agent's and Envoy's own.
 _OWN = (15020, 15021, 15090)
 
@@ -25,24 +30,43 @@ def ports_of(pod: Mapping[str, Any], enforcer: Enforcer) -> Ports:
     """What the proxy judges has ``enforcer``; port 0 is every other port.
 
     A port that is not intercepted is the node's, and a value that cannot be read excludes nothing.
+    Nothing is intercepted without a container that sees to it: mode NONE, and Istio's gateways.
     """
     metadata = pod.get("metadata") or {}
-    annotations = metadata.get("annotations") or {}
+    told = _told(pod)
+    if told is None:
+        return {(Direction.INGRESS, 0): Enforcer.NODE, (Direction.EGRESS, 0): Enforcer.NODE}
     name = f"{metadata.get('namespace', '')}/{metadata.get('name', '')}"
     # Egress is not judged in the proxy yet, and nobody else can read it: it stays closed.
     result = {(Direction.INGRESS, 0): enforcer, (Direction.EGRESS, 0): Enforcer.UNPROVEN}
-    included = annotations.get(f"{_PREFIX}includeInboundPorts", "*")
+    included = told.get("includeInboundPorts", "*")
     if included != "*":
         result[Direction.INGRESS, 0] = Enforcer.NODE
         for port in _ports(included, name, "includeInboundPorts"):
             result[Direction.INGRESS, port] = enforcer
-    excluded = annotations.get(f"{_PREFIX}excludeInboundPorts", "")
+    excluded = told.get("excludeInboundPorts", "")
     for port in (*_ports(excluded, name, "excludeInboundPorts"), *_OWN):
         result[Direction.INGRESS, port] = Enforcer.NODE
-    outbound = annotations.get(f"{_PREFIX}excludeOutboundPorts", "")
+    outbound = told.get("excludeOutboundPorts", "")
     for port in _ports(outbound, name, "excludeOutboundPorts"):
         result[Direction.EGRESS, port] = Enforcer.NODE
     return result
+
+
+def _told(pod: Mapping[str, Any]) -> dict[str, str] | None:
+    """By the annotation's name, for what was said; None if nothing is intercepted."""
+    annotations = (pod.get("metadata") or {}).get("annotations") or {}
+    told = {name: annotations[_PREFIX + name] for name in _FLAGS if _PREFIX + name in annotations}
+    if not pod:
+        return told
+    for container in (pod.get("spec") or {}).get("initContainers") or []:
+        if container.get("name") in INTERCEPTORS:
+            args = container.get("args") or []
+            for name, flag in _FLAGS.items():
+                if flag in args[:-1]:
+                    told[name] = args[args.index(flag) + 1]
+            return told
+    return None
 
 
 def _ports(text: str, pod: str, annotation: str) -> Iterator[int]:

@@ -28,10 +28,10 @@ echo "$SG_BINDS" | while IFS=: read -r source target; do
 done
 sysctl -qw net.ipv4.ip_unprivileged_port_start=0 2>/dev/null ||
   echo 0 > /proc/sys/net/ipv4/ip_unprivileged_port_start
-user=$SG_USER
-unset SG_CGROUP SG_HOSTNAME SG_BINDS SG_USER
-[ "$user" = 0 ] && exec "$@"
-exec setpriv --reuid="$user" --regid="$user" --clear-groups --inh-caps=-all -- "$@"
+user=$SG_USER group=$SG_GROUP
+unset SG_CGROUP SG_HOSTNAME SG_BINDS SG_USER SG_GROUP
+[ "$user" = 0 ] && exec setpriv --regid="$group" --clear-groups -- "$@"
+exec setpriv --reuid="$user" --regid="$group" --clear-groups --inh-caps=-all -- "$@"
 """
 
 
@@ -58,6 +58,7 @@ def start(place: Place, pod: PodSpec, container: Container) -> subprocess.Popen[
         "SG_CGROUP": str(_cgroup(place.node, pod, container) or ""),
         "SG_HOSTNAME": place.node.name if pod.host_network else pod.hostname,
         "SG_USER": str(container.user),
+        "SG_GROUP": str(container.group),
         "SG_BINDS": "\n".join(f"{a}:{b}" for a, b in _binds(place, pod, container)),
     }
     uts = ["--uts", "--mount", "--propagation", "private"]

@@ -61,15 +61,20 @@ async def run(console: Console, name: str, *, once: bool) -> int:
     return 1 if failed else 0
 
 
-def install_istio(cluster: Cluster) -> None:
-    """As a user does; our sidecars are a plain Envoy. Raises CalledProcessError."""
+def istioctl(cluster: Cluster, *arguments: str) -> str:
+    """Ours, as the administrator; what it printed. Raises CalledProcessError."""
     tools = f"{binary('kubernetes', '')}:{binary('istio', '')}"
-    subprocess.run(
-        [str(_ISTIOCTL), "install", "-y", "--stock-envoy", "--set", "profile=minimal",
-         f"--kubeconfig={cluster.kubeconfig}"],
+    done = subprocess.run(
+        [str(_ISTIOCTL), *arguments, f"--kubeconfig={cluster.kubeconfig}"],
         check=True, capture_output=True, text=True, timeout=180,
         env={**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"},
     )  # fmt: skip
+    return done.stdout
+
+
+def install_istio(cluster: Cluster) -> None:
+    """As a user does; our sidecars are a plain Envoy. Raises CalledProcessError."""
+    istioctl(cluster, "install", "-y", "--stock-envoy", "--set", "profile=minimal")
     kubectl(cluster, "label", "namespace", "default", "istio-injection=enabled", "--overwrite")
 
 

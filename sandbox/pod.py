@@ -29,8 +29,9 @@ class Mount:
 @dataclass(frozen=True, slots=True)
 class Container:
     """``probes`` are the manifest's, by ``readiness``, ``liveness`` and ``startup``; ``user`` is 0
-    for root; ``stays``: an init container that goes on beside the others (a native sidecar);
-    ``post_start`` is run in it once it has started, and the next one waits for that."""
+    for root, ``group`` that of the user unless another is given; ``stays``: an init container that
+    goes on beside the others (a native sidecar); ``post_start`` is run in it once it has started,
+    and the next one waits for that."""
 
     name: str
     image: str
@@ -40,6 +41,7 @@ class Container:
     probes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     ports: Mapping[str, int] = field(default_factory=dict)
     user: int = 0
+    group: int = 0
     stays: bool = False
     post_start: tuple[str, ...] = ()
 
@@ -142,6 +144,8 @@ def _container(
             Mount(mount["name"], mount["mountPath"].rstrip("/"), mount.get("subPath", ""))
         )
     names = ("readiness", "liveness", "startup")
+    security = item.get("securityContext") or {}
+    user = int(security.get("runAsUser") or 0)
     return Container(
         item.get("name", "container"),
         item.get("image", ""),
@@ -150,7 +154,8 @@ def _container(
         tuple(mounts),
         {kind: item[f"{kind}Probe"] for kind in names if item.get(f"{kind}Probe")},
         {p["name"]: p["containerPort"] for p in item.get("ports") or [] if p.get("name")},
-        int((item.get("securityContext") or {}).get("runAsUser") or 0),
+        user,
+        int(security.get("runAsGroup") or user),
         item.get("restartPolicy") == "Always",
         tuple(
             (item.get("lifecycle") or {}).get("postStart", {}).get("exec", {}).get("command", ())
