@@ -174,7 +174,7 @@ class Gateways:
             for owner, conditions in compiled.sets.items():
                 item = self._world.objects[owner]
                 states = [each for each in compiled.listeners if each.owner == owner]
-                status = listener_set_status(item, conditions, states, counts)
+                status = listener_set_status(item, conditions, states, counts, compiled.programmed)
                 self._statuses.put(ObjectRef(*owner), status)
         for owner in sets - self._sets.get(key, set()):
             gone = self._world.objects.get(owner)

@@ -34,6 +34,7 @@ class CompiledGateway:
     material: Material
     client_certificate: str = ""
     attached_sets: int = 0
+    programmed: Condition = field(default_factory=lambda: good("Programmed"))
     served: bool = field(default=True)
 
 
@@ -57,7 +58,8 @@ def compile_gateway(gateway: Gateway, addresses: Addresses, reader: Reader) -> C
     own = [each for each in listeners if each.owner == gateway.key]
     accepted = _accepted(gateway, own, reader)
     client, resolved = _client_certificate(gateway, listeners, reader, material)
-    conditions = [accepted, resolved, _programmed(accepted, own, addresses)]
+    programmed = _programmed(accepted, own, addresses)
+    conditions = [accepted, resolved, programmed]
     if insecure := _insecure(gateway):
         conditions.append(insecure)
     verdicts = {
@@ -76,6 +78,7 @@ def compile_gateway(gateway: Gateway, addresses: Addresses, reader: Reader) -> C
         client,
         served=accepted.status,
     )
+    compiled.programmed = programmed
     compiled.attached_sets = sum(verdicts[each.key][0].status for each in sets)
     return compiled
 

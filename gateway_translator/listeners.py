@@ -69,7 +69,8 @@ class ListenerState:
             allowed.namespaces if allowed else None, "Same", self.owner[1], namespace, reader
         )
 
-    def conditions(self) -> list[Condition]:
+    def conditions(self, gateway: Condition) -> list[Condition]:
+        """``gateway``: Programmed of it, without which nothing of it is served."""
         found = [self.accepted]
         if self.conflict:
             found.append(Condition("Conflicted", True, self.conflict, self.conflict_with))
@@ -80,8 +81,11 @@ class ListenerState:
             found.append(bad("ResolvedRefs", self.problems[0].reason, text))
         else:
             found.append(good("ResolvedRefs"))
-        if self.served:
+        if self.served and gateway.status:
             found.append(good("Programmed"))
+        elif self.served:
+            why = "Invalid" if gateway.reason == "Invalid" else "Pending"
+            found.append(bad("Programmed", why, gateway.message))
         else:
             why = self.conflict or "Invalid"
             found.append(bad("Programmed", why, "the listener is not served; see the others"))

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
 
+from gateway_translator.certificates import bundle_problem, pair_problem
 from gateway_translator.ir import Certificate, TrustBundle
 from gateway_translator.resources.core import ConfigMap, Secret
 from gateway_translator.resources.meta import Key
 from gateway_translator.resources.refs import GROUP, ObjectReference
 from gateway_translator.world import Reader
-
-_PEM = re.compile(rb"-----BEGIN ([A-Z ]+)-----\s+([A-Za-z0-9+/=\s]+)-----END \1-----")
 
 
 class UnusableError(Exception):
@@ -35,9 +33,8 @@ def certificate(ref: ObjectReference, referrer: Key, reader: Reader, reason: str
     if secret is None:
         raise UnusableError(reason, f"{where} does not exist")
     chain, key = _bytes(secret, "tls.crt"), _bytes(secret, "tls.key")
-    for field, pem, label in (("tls.crt", chain, b"CERTIFICATE"), ("tls.key", key, b"KEY")):
-        if not _is_pem(pem, label):
-            raise UnusableError(reason, f"{where}: {field} is no PEM of a {label.decode().lower()}")
+    if problem := pair_problem(chain, key):
+        raise UnusableError(reason, f"{where}: {problem}")
     return Certificate(f"{namespace}/{ref.name}", chain, key)
 
 
@@ -81,8 +78,8 @@ def _bundle(
         pem = _bytes(holder, "ca.crt") if holder else b""
     if holder is None:
         raise UnusableError("InvalidCACertificateRef", f"{where} does not exist")
-    if not _is_pem(pem, b"CERTIFICATE"):
-        raise UnusableError("InvalidCACertificateRef", f"{where}: ca.crt is no PEM certificate")
+    if problem := bundle_problem(pem):
+        raise UnusableError("InvalidCACertificateRef", f"{where}: ca.crt: {problem}")
     return f"{ref.kind.lower()}:{namespace}/{ref.name}", pem
 
 
@@ -93,14 +90,3 @@ def _bytes(secret: Secret, field: str) -> bytes:
         return base64.b64decode(secret.data.get(field, ""), validate=True)
     except binascii.Error:
         return b""
-
-
-def _is_pem(pem: bytes, label: bytes) -> bool:
-    """Every block decodes, and one has the label (``RSA PRIVATE KEY`` ends in KEY)."""
-    blocks = _PEM.findall(pem)
-    try:
-        for _, body in blocks:
-            base64.b64decode(b"".join(body.split()), validate=True)
-    except binascii.Error:
-        return False
-    return any(name.endswith(label) for name, _ in blocks)

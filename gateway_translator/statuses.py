@@ -21,7 +21,7 @@ def gateway_status(compiled: CompiledGateway, attached: Mapping[tuple[Any, str],
     status: Status = {
         "addresses": [{"type": "IPAddress", "value": each} for each in compiled.addresses.assigned],
         "conditions": render(compiled.conditions, generation),
-        "listeners": _listeners(own, attached, generation),
+        "listeners": _listeners(own, attached, generation, compiled.programmed),
     }
     if gateway.spec.allowed_listeners is not None or compiled.attached_sets:
         status["attachedListenerSets"] = compiled.attached_sets
@@ -33,11 +33,13 @@ def listener_set_status(
     conditions: Iterable[Condition],
     listeners: Iterable[ListenerState],
     attached: Mapping[tuple[Any, str], int],
+    gateway: Condition,
 ) -> Status:
+    """``gateway``: Programmed of the Gateway that it belongs to."""
     generation = item.metadata.generation
     return {
         "conditions": render(conditions, generation),
-        "listeners": _listeners(listeners, attached, generation),
+        "listeners": _listeners(listeners, attached, generation, gateway),
     }
 
 
@@ -87,14 +89,17 @@ def policy_status(
 
 
 def _listeners(
-    listeners: Iterable[ListenerState], attached: Mapping[tuple[Any, str], int], generation: int
+    listeners: Iterable[ListenerState],
+    attached: Mapping[tuple[Any, str], int],
+    generation: int,
+    gateway: Condition,
 ) -> list[Status]:
     return [
         {
             "name": each.spec.name,
             "supportedKinds": [{"group": GROUP, "kind": kind} for kind in each.kinds],
             "attachedRoutes": attached.get((each.owner, each.spec.name), 0),
-            "conditions": render(each.conditions(), generation),
+            "conditions": render(each.conditions(gateway), generation),
         }
         for each in listeners
     ]

@@ -22,8 +22,9 @@ from gateway_translator.mesh import UNIT as MESH
 from gateway_translator.mesh import Mesh
 from gateway_translator.regexes import RegexError, regex_error
 from gateway_translator.resources import CLUSTER_SCOPED, InvalidResourceError, parse
+from gateway_translator.resources.core import Service
 from gateway_translator.resources.gateway import GatewayClass
-from gateway_translator.resources.meta import Key
+from gateway_translator.resources.meta import Key, Object
 from gateway_translator.resources.policies import BackendTlsPolicy
 from gateway_translator.route_unit import Routes
 from gateway_translator.statuses import Status, class_status, policy_status
@@ -85,8 +86,11 @@ class Translator:
                 problems[ObjectRef(*key)] = str(error)
                 dirty |= self._world.put(key, None) | {key}
                 continue
-            if found is not None and self._world.objects.get(found.key) != found:
-                dirty |= self._world.put(found.key, found) | {found.key}
+            if found is None or (known := self._world.objects.get(found.key)) == found:
+                continue
+            readers = self._world.put(found.key, found)
+            if not _serves_the_same(known, found):
+                dirty |= readers | {found.key}
         return self._settle(dirty, problems)
 
     def set_addresses(
@@ -183,6 +187,11 @@ class Translator:
             trust={name: known.get(name) for name in changed},
             mesh=self._mesh.frontends.take(),
         )
+
+
+def _serves_the_same(known: Object | None, found: Object) -> bool:
+    """Labels and annotations of a Service are others' business, and change often."""
+    return isinstance(known, Service) and isinstance(found, Service) and known.spec == found.spec
 
 
 def _key(manifest: dict[str, Any]) -> Key:
