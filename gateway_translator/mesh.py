@@ -42,7 +42,11 @@ def spots(ref: ParentReference, namespace: str, reader: Reader) -> tuple[list[Sp
     if service is None:
         text = f"Service {where}/{ref.name} does not exist"
         return [], bad("Accepted", "NoMatchingParent", text)
-    found = [(where, ref.name, p.port) for p in service.spec.ports if ref.port in {0, p.port}]
+    found = [
+        (where, ref.name, p.port)
+        for p in service.spec.ports
+        if ref.port in {0, p.port} and p.protocol != "SCTP"
+    ]
     if not found or ref.section_name:
         text = f"Service {where}/{ref.name} has no such port; sectionName is not for Services"
         return [], bad("Accepted", "NoMatchingParent", text)
@@ -98,6 +102,8 @@ class Mesh:
         attached = self._attached.get(spot, {})
         service = self._world.reader(unit).get(("Service", namespace, name), Service)
         port = service.port(number) if service else None
+        if port is not None and port.protocol == "SCTP":
+            port = None
         views: dict[str, MeshView] = {}
         tables: set[str] = set()
         if service is not None and port is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from gateway_translator.resources.meta import Object, Struct
@@ -11,7 +13,7 @@ from gateway_translator.resources.values import Port
 class ServicePort(Struct, frozen=True):
     port: Port
     name: str = ""
-    protocol: str = "TCP"
+    protocol: Literal["TCP", "UDP", "SCTP"] = "TCP"
     app_protocol: str = ""
     node_port: int = 0
 
