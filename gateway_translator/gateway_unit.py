@@ -15,7 +15,7 @@ from gateway_translator.gateways import (
     compile_gateway,
 )
 from gateway_translator.ir import Certificate, Listener, ObjectRef, TrustBundle
-from gateway_translator.listeners import Material
+from gateway_translator.listener_tls import Material
 from gateway_translator.resources.gateway import Gateway, GatewayClass, ListenerSet
 from gateway_translator.resources.meta import Key, Object
 from gateway_translator.statuses import Status, gateway_status, listener_set_status

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from gateway_translator.conditions import Condition, bad, good
-from gateway_translator.listeners import ListenerState, Material, resolve_tls, selects, states
+from gateway_translator.listener_tls import Material, resolve_tls
+from gateway_translator.listeners import ListenerState, selects, states
 from gateway_translator.resources.core import ConfigMap
 from gateway_translator.resources.gateway import Gateway, GatewayClass, ListenerSet
 from gateway_translator.resources.meta import Key

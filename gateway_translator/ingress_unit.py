@@ -18,7 +18,7 @@ from gateway_translator.ir import (
     RouteTable,
     Transport,
 )
-from gateway_translator.listeners import Material
+from gateway_translator.listener_tls import Material
 from gateway_translator.resources.ingress import Ingress
 from gateway_translator.resources.meta import Key
 from gateway_translator.statuses import Status

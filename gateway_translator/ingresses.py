@@ -24,7 +24,7 @@ from gateway_translator.ir import (
     ValueMatch,
     WeightedBackend,
 )
-from gateway_translator.listeners import Material
+from gateway_translator.listener_tls import Material
 from gateway_translator.resources.core import Service
 from gateway_translator.resources.ingress import Ingress, IngressBackend, IngressPath
 from gateway_translator.resources.meta import Key

@@ -9,12 +9,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from gateway_translator.conditions import Condition, bad, good
-from gateway_translator.hostnames import covers
-from gateway_translator.ir import Certificate, ClientValidation, DownstreamTls, TrustBundle
+from gateway_translator.conflicts import conflict, overlap
+from gateway_translator.ir import DownstreamTls
 from gateway_translator.resources.gateway import Gateway, ListenerSet, ListenerSpec, Namespaces
 from gateway_translator.resources.meta import Key
 from gateway_translator.resources.refs import GROUP
-from gateway_translator.secrets import UnusableError, certificate, trust
+from gateway_translator.secrets import UnusableError
 from gateway_translator.world import Reader
 
 KINDS = {
@@ -95,14 +95,6 @@ class ListenerState:
         return found
 
 
-@dataclass(slots=True)
-class Material:
-    """Certificates and bundles that the listeners refer to, by name."""
-
-    certificates: dict[str, Certificate] = field(default_factory=dict)
-    bundles: dict[str, TrustBundle] = field(default_factory=dict)
-
-
 def selects(
     rule: Namespaces | None, default: str, own: str, namespace: str, reader: Reader
 ) -> bool:
@@ -129,24 +121,20 @@ def states(gateway: Gateway, sets: Iterable[ListenerSet], reader: Reader) -> lis
         if index < own:
             peers = [each for each in found[:own] if each is not state]
         else:
-            peers = [e for e in found[:index] if e.owner == gateway.key or e.accepted.status]
-        _settle(state, peers)
+            peers = found[:index]
+        _settle(state, [each for each in peers if each.accepted.status])
         if state.conflict and index >= own:
             state.accepted = bad("Accepted", state.conflict, state.conflict_with)
     for state in found[:own]:
         if state.conflict:
             state.accepted = bad("Accepted", state.conflict, state.conflict_with)
-    _find_overlaps(found)
+    for state in found:
+        state.overlaps = not state.conflict and any(
+            overlap(state.spec, other.spec)
+            for other in found
+            if other is not state and not other.conflict
+        )
     return found
-
-
-def resolve_tls(gateway: Gateway, listeners: Iterable[ListenerState], reader: Reader) -> Material:
-    """Certificates and client validation of all listeners that end TLS."""
-    material = Material()
-    for state in listeners:
-        if state.ends_tls:
-            _certificates(state, gateway, reader, material)
-    return material
 
 
 def _state(owner: Key, spec: ListenerSpec) -> ListenerState:
@@ -173,69 +161,7 @@ def _state(owner: Key, spec: ListenerSpec) -> ListenerState:
 
 def _settle(state: ListenerState, peers: list[ListenerState]) -> None:
     for other in peers if state.accepted.status else ():
-        if reason := _conflict(state.spec, other.spec):
+        if reason := conflict(state.spec, other.spec):
             state.conflict = reason
             state.conflict_with = f"with listener {other.spec.name}"
             return
-
-
-def _conflict(a: ListenerSpec, b: ListenerSpec) -> str:
-    """The reason, empty where a connection can be told to be for one of the two."""
-    if a.port != b.port or (a.protocol == "UDP") != (b.protocol == "UDP"):
-        return ""
-    tls = {"HTTPS", "TLS"}
-    if a.protocol != b.protocol and not {a.protocol, b.protocol} <= tls:
-        return "ProtocolConflict"
-    if a.protocol in {"TCP", "UDP"}:
-        return "ProtocolConflict"
-    return "HostnameConflict" if a.hostname.lower() == b.hostname.lower() else ""
-
-
-def _find_overlaps(listeners: list[ListenerState]) -> None:
-    """Of HTTPS listeners of one port, where one hostname covers the other's."""
-    https = [each for each in listeners if each.spec.protocol == "HTTPS" and not each.conflict]
-    for a in https:
-        a.overlaps = any(
-            a is not b
-            and a.spec.port == b.spec.port
-            and (
-                covers(a.spec.hostname, b.spec.hostname) or covers(b.spec.hostname, a.spec.hostname)
-            )
-            for b in https
-        )
-
-
-def _certificates(
-    state: ListenerState, gateway: Gateway, reader: Reader, material: Material
-) -> None:
-    spec = state.spec
-    names: list[str] = []
-    for ref in spec.tls.certificate_refs if spec.tls else ():
-        try:
-            found = certificate(ref, state.owner, reader, "InvalidCertificateRef")
-        except UnusableError as error:
-            state.problems.append(error)
-            continue
-        material.certificates[found.name] = found
-        names.append(found.name)
-    if not names and not state.problems:
-        text = "tls.certificateRefs is empty; refer to a Secret of type kubernetes.io/tls"
-        state.problems.append(UnusableError("InvalidCertificateRef", text))
-    validation = None
-    if gateway.spec.tls and gateway.spec.tls.frontend and spec.protocol == "HTTPS":
-        validation = gateway.spec.tls.frontend.at(spec.port)
-    client: ClientValidation | None = None
-    if validation is not None:
-        bundle, problems = trust(
-            validation.ca_certificate_refs, gateway.key, reader, "InvalidCACertificateKind"
-        )
-        state.problems += problems
-        if bundle is None:
-            text = "no reference of tls.frontend can be used: " + "; ".join(map(str, problems))
-            state.accepted = bad("Accepted", "NoValidCACertificate", text)
-            return
-        material.bundles[bundle.name] = bundle
-        client = ClientValidation(bundle.name, validation.mode == "AllowInsecureFallback")
-    if names:
-        alpn = ("h2", "http/1.1") if spec.protocol == "HTTPS" else ()
-        state.tls = DownstreamTls(tuple(names), client, alpn)
