@@ -71,7 +71,7 @@ build/bpf: $(wildcard datapath/bpf/*.[ch] datapath/build.py) .venv/installed
 	@$(STEP) "BPF programs" $(PY) -m datapath.build
 	@touch $@
 
-build/module: $(shell find l7_proxy_ext/crates -name '*.rs' -o -name '*.toml' 2>/dev/null) $(wildcard l7_proxy_ext/Cargo.* l7_proxy_ext/Makefile) $(PROTO) | build/apt
+build/module: $(shell find l7_proxy_ext/crates -name '*.rs' -o -name '*.toml' -o -name '*.c' 2>/dev/null) $(wildcard l7_proxy_ext/Cargo.* l7_proxy_ext/Makefile) $(PROTO) | build/apt
 	@$(STEP) "Envoy module (Rust)" $(MAKE) -C l7_proxy_ext
 	@touch $@
 

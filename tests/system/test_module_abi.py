@@ -49,4 +49,14 @@ def test_the_library_needs_no_more_than_libc() -> None:
         ["readelf", "-d", LIBRARY], check=True, capture_output=True, text=True
     ).stdout
     needed = set(re.findall(r"\(NEEDED\).*\[(.+?)\]", listing))
-    assert needed <= {"libc.so.6", "libgcc_s.so.1", "libm.so.6", "ld-linux-x86-64.so.2"}
+    glibc = {"libc.so.6", "libm.so.6", "libpthread.so.0", "libdl.so.2", "ld-linux-x86-64.so.2"}
+    assert needed <= glibc | {"libgcc_s.so.1"}
+
+
+def test_the_library_asks_for_no_glibc_newer_than_debian_11s() -> None:
+    """Proxy images are older than what it is built on."""
+    listed = subprocess.run(["objdump", "-T", LIBRARY], check=True, capture_output=True, text=True)
+    versions = {
+        tuple(map(int, found.split("."))) for found in re.findall(r"GLIBC_([0-9.]+)", listed.stdout)
+    }
+    assert max(versions) <= (2, 31), sorted(versions)
