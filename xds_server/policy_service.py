@@ -82,7 +82,7 @@ class PolicyService(pb_grpc.PolicyServiceServicer):
                     rule=error.rule,
                     error=error.message,
                 )
-            self._hub.progress()
+            self._hub.progress(session)
 
     async def StreamVerdicts(
         self, batches: AsyncIterator[pb.VerdictBatch], _context: Any
@@ -119,12 +119,11 @@ class PolicyService(pb_grpc.PolicyServiceServicer):
                 "acked": bool(sessions)
                 and all(
                     s.acked.get(endpoint_id) == policy.revision
-                    for s in sessions
-                    if s.concerns(endpoint_id)
+                    for s in self._hub.concerned(endpoint_id)
                 ),
                 "errors": [
                     {"node": s.hello.node, "rule": e.rule, "message": e.message}
-                    for s in sessions
+                    for s in self._hub.concerned(endpoint_id)
                     if (e := s.errors.get(endpoint_id))
                 ],
             }

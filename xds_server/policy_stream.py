@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 
 from sidegate_api.policy.v1 import policy_pb2 as pb
 from xds_server.policy_versions import as_understood
 
 _ADDRESS_BYTES = 16
+_ALL = 0  # no endpoint has this id
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,8 @@ class PolicyHub:
     def __init__(self) -> None:
         self.policies: dict[int, pb.EndpointPolicy] = {}
         self.sessions: list[PolicySession] = []
-        self._progress = asyncio.Event()
+        self._told: dict[int, list[PolicySession]] = {}  # as _told_of says
+        self._progress: dict[int, asyncio.Event] = {}
         self._met: dict[bytes, set[PolicySession]] = {}
 
     def publish(self, policy: pb.EndpointPolicy) -> None:
@@ -126,7 +129,12 @@ class PolicyHub:
     ) -> PolicySession:
         session = PolicySession(self.policies, hello, wake, sidecar=sidecar)
         self.sessions.append(session)
+        self._told.setdefault(_told_of(session), []).append(session)
         return session
+
+    def concerned(self, endpoint_id: int) -> Iterator[PolicySession]:
+        """Who is told of this endpoint: the node's, and of all sidecars its own."""
+        return chain(self._told.get(_ALL, ()), self._told.get(endpoint_id, ()))
 
     def meet(self, session: PolicySession, addresses: Iterable[bytes]) -> None:
         """A sidecar asks who these are; it is told whenever that changes. Raises ValueError."""
@@ -151,24 +159,29 @@ class PolicyHub:
 
     def disconnect(self, session: PolicySession) -> None:
         self.sessions.remove(session)
+        self._told[_told_of(session)].remove(session)
+        if not self._told[_told_of(session)]:
+            del self._told[_told_of(session)]
         for address in session.met:
             self._met[address].remove(session)
             if not self._met[address]:
                 del self._met[address]
-        self.progress()
+        self.progress(session)
 
-    def progress(self) -> None:
-        """Wake whoever waits for an acknowledgement."""
-        self._progress.set()
-        self._progress = asyncio.Event()
+    def progress(self, session: PolicySession) -> None:
+        """Wake whoever waits for something that this one may have acknowledged, and no other: a
+        change of many sidecars' policies is acknowledged by one after the other."""
+        of = _told_of(session)
+        for key in list(self._progress) if of == _ALL else (_ALL, of):
+            if waited_for := self._progress.pop(key, None):
+                waited_for.set()
 
     async def acknowledged(self, endpoint_id: int, revision: int, seconds: float) -> bool:
         """Whether every connected module enforces this revision, or a later one, in time."""
         return await self._until(
+            endpoint_id,
             lambda: all(
-                s.acked.get(endpoint_id, -1) >= revision
-                for s in self.sessions
-                if s.concerns(endpoint_id)
+                s.acked.get(endpoint_id, -1) >= revision for s in self.concerned(endpoint_id)
             ),
             seconds,
         )
@@ -176,18 +189,23 @@ class PolicyHub:
     async def ready(self, node: str, seconds: float) -> bool:
         """Whether the module of this node has its first set of policies in time."""
         return await self._until(
-            lambda: any(s.ready and s.hello.node == node for s in self.sessions), seconds
+            _ALL, lambda: any(s.ready and s.hello.node == node for s in self.sessions), seconds
         )
 
-    async def _until(self, condition: Callable[[], bool], seconds: float) -> bool:
+    async def _until(self, key: int, condition: Callable[[], bool], seconds: float) -> bool:
         try:
             async with asyncio.timeout(seconds):
                 while not condition():
-                    await self._progress.wait()
+                    await self._progress.setdefault(key, asyncio.Event()).wait()
         except TimeoutError:
             return False
         return True
 
     def _tell(self, endpoint_id: int) -> None:
-        for session in self.sessions:
+        for session in self.concerned(endpoint_id):
             session.change(endpoint_id)
+
+
+def _told_of(session: PolicySession) -> int:
+    """The endpoint of a sidecar's, ``_ALL`` for the node's."""
+    return session.sidecar.endpoint_id if session.sidecar else _ALL

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 
 import pytest
 
@@ -85,7 +86,7 @@ async def test_acknowledged_means_by_every_module() -> None:
     waiting = asyncio.create_task(hub.acknowledged(1, 5, 5))
     await asyncio.sleep(0)
     second.acknowledge(pb.Ack(nonce=1))
-    hub.progress()
+    hub.progress(second)
     assert await waiting
     assert await hub.acknowledged(1, 4, 0.01), "a later revision is in force"
     assert not await hub.acknowledged(1, 6, 0.01)
@@ -275,3 +276,28 @@ async def test_a_change_waits_for_the_sidecar_that_it_is_about() -> None:
     assert not await hub.acknowledged(2, 1, 0.01)
     session.acknowledge(pb.Ack(nonce=1))
     assert await hub.acknowledged(2, 1, 0.01)
+
+
+async def test_an_acknowledgement_is_looked_at_by_who_waits_for_it() -> None:
+    """Of many sidecars, each looks when it is told and when it has answered: not at all answers."""
+
+    class Counted(PolicyHub):
+        looks = 0
+
+        def concerned(self, endpoint_id: int) -> Iterator[PolicySession]:
+            self.looks += 1
+            return super().concerned(endpoint_id)
+
+    hub, many = Counted(), range(1, 51)
+    sessions = [hub.connect(HELLO, lambda: None, _sidecar(number)) for number in many]
+    for number in many:
+        hub.publish(policy(number))
+    waiting = [asyncio.create_task(hub.acknowledged(number, 1, 5)) for number in many]
+    for session in sessions:
+        session.response()
+        await asyncio.sleep(0)
+        session.acknowledge(pb.Ack(nonce=1))
+        hub.progress(session)
+        await asyncio.sleep(0)
+    assert all(await asyncio.gather(*waiting))
+    assert hub.looks <= 3 * len(many)
