@@ -56,7 +56,10 @@ def compile_http(
     problems: list[tuple[int, InvalidRuleError]] = []
     rules: tuple[routes.HttpRouteRule | routes.GrpcRouteRule, ...] = route.spec.rules
     for number, rule in enumerate(rules):
+        section = rule.name or str(number)
         try:
+            if refusal := reader.refusal(route.key, section):
+                raise InvalidRuleError(f"the proxy refuses it: {refusal}")  # noqa: TRY301
             matches = _matches(rule, regex)
         except InvalidRuleError as error:
             problems.append((number, error))
@@ -66,7 +69,7 @@ def compile_http(
         except InvalidRuleError as error:
             problems.append((number, error))
             action = _ANSWERS_500
-        origin = ObjectRef(*route.key, rule.name or str(number))
+        origin = ObjectRef(*route.key, section)
         name = f"{use}/{route.namespace}/{route.name}/{number}"
         for index, (precedence, match) in enumerate(matches):
             key = (*precedence, *route.age, use, number, index)

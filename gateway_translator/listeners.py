@@ -112,10 +112,10 @@ def selects(
 
 def states(gateway: Gateway, sets: Iterable[ListenerSet], reader: Reader) -> list[ListenerState]:
     """Of the Gateway first, then of its sets in order of precedence; conflicts found."""
-    found = [_state(gateway.key, spec) for spec in gateway.spec.listeners]
+    found = [_state(gateway.key, spec, reader) for spec in gateway.spec.listeners]
     own = len(found)
     for listener_set in sets:
-        found += [_state(listener_set.key, spec) for spec in listener_set.spec.listeners]
+        found += [_state(listener_set.key, spec, reader) for spec in listener_set.spec.listeners]
     # Within a Gateway nobody wins; what a set adds loses to what comes before it and is served.
     for index, state in enumerate(found):
         if index < own:
@@ -137,7 +137,7 @@ def states(gateway: Gateway, sets: Iterable[ListenerSet], reader: Reader) -> lis
     return found
 
 
-def _state(owner: Key, spec: ListenerSpec) -> ListenerState:
+def _state(owner: Key, spec: ListenerSpec, reader: Reader) -> ListenerState:
     supported = KINDS.get(spec.protocol, ())
     wanted = spec.allowed_routes.kinds if spec.allowed_routes else ()
     kinds = tuple(
@@ -156,6 +156,8 @@ def _state(owner: Key, spec: ListenerSpec) -> ListenerState:
     elif spec.protocol == "HTTPS" and spec.tls is not None and spec.tls.mode != "Terminate":
         text = "protocol HTTPS needs tls.mode Terminate; for Passthrough use protocol TLS"
         state.accepted = bad("Accepted", "UnsupportedValue", text)
+    elif refusal := reader.refusal(owner, spec.name):
+        state.accepted = bad("Accepted", "UnsupportedValue", f"the proxy refuses it: {refusal}")
     return state
 
 

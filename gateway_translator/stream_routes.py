@@ -23,6 +23,8 @@ def compile_stream(route: StreamRoute, reader: Reader) -> CompiledRoute:
         problems.append((0, InvalidRuleError("there is none; give backendRefs")))
     for number in range(1, len(route.spec.rules)):
         problems.append((number, InvalidRuleError("only the first rule takes traffic")))
+    if refusal := reader.refusal(route.key):
+        problems.append((0, InvalidRuleError(f"the proxy refuses it: {refusal}")))
     valid: list[WeightedBackend] = []
     invalid = 0
     for ref in route.spec.rules[0].backend_refs if route.spec.rules else ():

@@ -103,6 +103,20 @@ class Translator:
             self._ingresses.touch(key)
         return self._settle({key} if changed else set(), {})
 
+    def set_refused(self, refused: Mapping[ObjectRef, str]) -> Output:
+        """What the proxy refuses now: the objects it came from (listeners as sections of Gateways
+        and ListenerSets, rules as those of routes), and its words. Each is taken out, and says so
+        in its status, so that the rest can be served.
+        """
+        before, now = self._world.refused, dict(refused)
+        self._world.refused = now
+        changed = {ref for ref in before.keys() | now.keys() if before.get(ref) != now.get(ref)}
+        dirty: set[Key] = set()
+        for ref in changed:
+            key = (ref.kind, ref.namespace, ref.name)
+            dirty |= {key} | self._world.readers([key])
+        return self._settle(dirty, {})
+
     def snapshot(self) -> Snapshot:
         """All that is served now. Its mappings are live: read them before the next batch."""
         return Snapshot(

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
+from gateway_translator.ir import ObjectRef
 from gateway_translator.resources.core import EndpointSlice, Service
 from gateway_translator.resources.gateway import Gateway, ListenerSet
 from gateway_translator.resources.ingress import IngressClass
@@ -27,6 +28,7 @@ class World:
 
     def __init__(self) -> None:
         self.objects: dict[Key, Object] = {}
+        self.refused: dict[ObjectRef, str] = {}
         self.groups: defaultdict[Fact, dict[Key, Object]] = defaultdict(dict)
         self._readers: defaultdict[Fact, set[Key]] = defaultdict(set)
         self._read: dict[Key, set[Fact]] = {}
@@ -115,6 +117,12 @@ class Reader:
             )
             for grant in self.group(("grants", namespace, ""), ReferenceGrant)
         )
+
+    def refusal(self, key: Key, section: str = "") -> str:
+        """Why the proxy refuses the object, or one section of it; empty: it does not."""
+        self.note(key)
+        refused = self._world.refused
+        return refused.get(ObjectRef(*key, section), "") if refused else ""
 
     def service(self, namespace: str, name: str) -> Service | None:
         return self.get(("Service", namespace, name), Service)
