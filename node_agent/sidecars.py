@@ -33,6 +33,7 @@ from node_agent.state import read_json, write_json
 from policy_engine.labels import NAMESPACE, SERVICE_ACCOUNT, Labels
 from sidegate_api.policy.v1 import policy_pb2 as pb
 from xds_server.policy_stream import Sidecar
+from xds_server.policy_versions import skew
 from xds_server.server import XdsServer
 
 log = structlog.get_logger(__name__)
@@ -234,11 +235,15 @@ class Sidecars:
 
     def _peer(self, address: bytes) -> pb.Peer:
         identity = self._datapath.resolve(address_of(address)).identity
-        labels = self._identity_labels(identity) or {}
-        path = ""
-        if NAMESPACE in labels:
-            path = f"ns/{labels[NAMESPACE]}/sa/{labels.get(SERVICE_ACCOUNT, 'default')}"
+        path = self._spiffe_path(identity)
         return pb.Peer(address=address, identity=identity, spiffe_path=path)
+
+    def _spiffe_path(self, identity: int) -> str:
+        """Of the certificate that a pod of this identity has; empty: it is no pod's."""
+        labels = self._identity_labels(identity) or {}
+        if NAMESPACE not in labels:
+            return ""
+        return f"ns/{labels[NAMESPACE]}/sa/{labels.get(SERVICE_ACCOUNT, 'default')}"
 
     def _later(self, work: Any) -> None:
         task = asyncio.create_task(work)
@@ -255,7 +260,10 @@ class Sidecars:
                     "pod": served.record.pod,
                     "endpoint": endpoint_id,
                     "connected": session is not None,
+                    "certificate": f"spiffe://*/{self._spiffe_path(served.record.identity)}",
+                    "enforcer": "sidecar" if served.process else "none: closed",
                     "version": session.hello.module_version if session else "",
+                    "skew": skew(session.hello) if session else "",
                     "wanted": self._xds.revision(endpoint_id),
                     "acknowledged": session.acked.get(endpoint_id, 0) if session else 0,
                     "lease": served.process is not None,

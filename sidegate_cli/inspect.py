@@ -21,7 +21,8 @@ istio = group("Policy in the sidecars of an Istio mesh.")
 envoy = group("The Envoy that decides HTTP and Kafka.")
 
 _SIDECAR = (
-    "pod", "endpoint", "connected", "lease", "version", "acknowledged", "wanted", "refused",
+    "pod", "certificate", "enforcer", "connected", "lease", "version", "skew", "acknowledged",
+    "wanted", "refused",
 )  # fmt: skip
 _ENDPOINT = ("id", "pod", "identity", "ipv4", "ipv6", "ingress", "egress", "revision", "labels")
 
@@ -103,9 +104,32 @@ def identity_list(output: Output = Format.TABLE, node: Node = "default") -> None
 
 
 @istio.command("status")
-def istio_status(output: Output = Format.TABLE, node: Node = "default") -> None:
-    """The pods of this node whose own proxy enforces L7: its module, lease and policy version."""
-    _items(ask(node, "/v1/sidecars"), output, _SIDECAR)
+def istio_status(
+    output: Output = Format.TABLE,
+    node: Node = "default",
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="Of all nodes, by the API server.")
+    ] = False,
+    kubeconfig: Annotated[
+        Path | None, typer.Option(envvar="KUBECONFIG", dir_okay=False, help="With --cluster.")
+    ] = None,
+    namespace: Annotated[str, typer.Option("--namespace", "-n")] = "sidegate-system",
+) -> None:
+    """The pods whose own proxy enforces L7: certificate, module, lease and policy version.
+
+    Of this node, or with --cluster of all. Exit code 1 if an agent could not be asked.
+    """
+    if not cluster:
+        _items(ask(node, "/v1/sidecars"), output, _SIDECAR)
+        return
+    from sidegate_cli.agents import ask_all
+
+    items = ask_all(found_kubeconfig(kubeconfig), namespace, ("istio", "status"))
+    silent = [item for item in items if "error" in item]
+    columns = ("node", *_SIDECAR, *(("error",) if silent else ()))
+    _items({"items": items}, output, columns)
+    if silent:
+        raise typer.Exit(1)
 
 
 @bpf_map.command("list")

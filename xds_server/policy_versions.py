@@ -7,6 +7,8 @@ of a module that would read it as wider (docs/adr/0017).
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 from sidegate_api.policy.v1 import policy_pb2 as pb
 
 PROTOCOL_VERSION = 2
@@ -18,21 +20,30 @@ _AUTHENTICATION = 2
 
 def refusal(hello: pb.Hello) -> str | None:
     """Why a module of this version is not served; None where it is."""
-    version = hello.protocol_version
-    if OLDEST_VERSION <= version <= PROTOCOL_VERSION:
+    spoken = hello.protocol_version
+    if OLDEST_VERSION <= spoken <= PROTOCOL_VERSION:
         return None
-    newer = version > PROTOCOL_VERSION
+    newer = spoken > PROTOCOL_VERSION
     remedy = "upgrade the agent before the module" if newer else "restart the pod for a new module"
     return (
-        f"Hello.protocol_version {version}: this agent speaks {OLDEST_VERSION} to "
+        f"Hello.protocol_version {spoken}: this agent speaks {OLDEST_VERSION} to "
         f"{PROTOCOL_VERSION}: {remedy}"
     )
 
 
-def as_understood(policy: pb.EndpointPolicy, version: int) -> pb.EndpointPolicy:
-    """The policy for a module that speaks ``version``: never wider than it is meant."""
+def skew(hello: pb.Hello) -> str:
+    """What a module is behind this agent; empty where they are of one version."""
+    of_module = (hello.module_version, hello.protocol_version)
+    of_agent = (version("sidegate"), PROTOCOL_VERSION)
+    if of_module == of_agent:
+        return ""
+    return "module {} (protocol {}), agent {} (protocol {})".format(*of_module, *of_agent)
+
+
+def as_understood(policy: pb.EndpointPolicy, spoken: int) -> pb.EndpointPolicy:
+    """The policy for a module of this protocol version: never wider than it is meant."""
     directions = (policy.ingress, policy.egress)
-    if version >= _AUTHENTICATION or not any(r.authentication for d in directions for r in d.rules):
+    if spoken >= _AUTHENTICATION or not any(r.authentication for d in directions for r in d.rules):
         return policy
     narrowed = pb.EndpointPolicy()
     narrowed.CopyFrom(policy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from l7_proxy_ext import _rules
 from policy_engine.model import Authentication
 from sidegate_api.policy.v1 import policy_pb2 as pb
 from xds_server.policy_stream import PolicyHub
-from xds_server.policy_versions import OLDEST_VERSION, PROTOCOL_VERSION, refusal
+from xds_server.policy_versions import OLDEST_VERSION, PROTOCOL_VERSION, refusal, skew
 
 ASKS, ASKS_NOT, OTHER = 1001, 1002, 1003
 SUBSCRIBER = Path(_rules.__file__).parent / "crates" / "stream" / "src" / "subscriber.rs"
@@ -89,3 +90,11 @@ def test_a_module_that_knows_no_authentication_denies_what_asks_for_it() -> None
         OTHER: pb.VERDICT_DENIED,
     }
     assert POLICY.ingress.rules[0].HasField("http"), "what others are told is as it was"
+
+
+def test_the_skew_names_both_versions() -> None:
+    own = importlib.metadata.version("sidegate")
+    same = pb.Hello(protocol_version=PROTOCOL_VERSION, module_version=own)
+    assert skew(same) == ""
+    older = skew(pb.Hello(protocol_version=1, module_version="0.0.9"))
+    assert older == f"module 0.0.9 (protocol 1), agent {own} (protocol {PROTOCOL_VERSION})"
