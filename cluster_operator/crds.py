@@ -9,11 +9,12 @@ from typing import Any
 import yaml
 
 from cluster_operator import policy_schema
+from kube_store.gateway_kinds import POOL, POOL_VERSION
 from kube_store.resource import plural
 from kube_store.shared import GROUP, IDENTITY, REPORT, SLICE
 from policy_engine.kinds import API_VERSIONS, CLUSTERWIDE, CRD_KINDS, KINDS
 
-SCHEMA_VERSION = 2  # raised with every change: an operator leaves what a newer one installed
+SCHEMA_VERSION = 3  # raised with every change: an operator leaves what a newer one installed
 VERSION_ANNOTATION = "policy.sidegate.io/schema-version"
 MANAGED_BY = {"app.kubernetes.io/managed-by": "sidegate"}
 DIRECTORY = Path(__file__).parent.parent / "sidegate_api" / "crds"
@@ -22,9 +23,9 @@ _TEXT, _NUMBER, _FLAG = {"type": "string"}, {"type": "integer"}, {"type": "boole
 
 
 def definitions() -> list[dict[str, Any]]:
-    """Policies of both groups, then what agents and operator share."""
+    """Policies of both groups, pools of addresses, then what agents and operator share."""
     policies = [_policy(kind) for kind in CRD_KINDS]
-    return [*policies, _identities(), _endpoint_slices(), _policy_reports()]
+    return [*policies, _pools(), _identities(), _endpoint_slices(), _policy_reports()]
 
 
 def _policy(kind: str) -> dict[str, Any]:
@@ -91,6 +92,26 @@ def _identities() -> dict[str, Any]:
             ("Namespace", "string", r".security-labels.k8s:io\.kubernetes\.pod\.namespace"),
             ("Age", "date", ".metadata.creationTimestamp"),
         ],
+    )  # fmt: skip
+
+
+def _pools() -> dict[str, Any]:
+    block = {"type": "object", "properties": {"cidr": _TEXT, "start": _TEXT, "stop": _TEXT}}
+    spec = {
+        "type": "object",
+        "properties": {
+            "blocks": {"type": "array", "items": block, "maxItems": 1000},
+            "serviceSelector": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
+            "allowFirstLastIPs": _TEXT,
+            "disabled": _FLAG,
+        },
+    }
+    schema = {"type": "object", "properties": {**_HEAD, "spec": spec}, "required": ["spec"]}
+    group, _, version = POOL_VERSION.partition("/")
+    return _definition(
+        group, version, POOL, "ippool", schema, True, status=False,
+        columns=[("Disabled", "boolean", ".spec.disabled"),
+                 ("Age", "date", ".metadata.creationTimestamp")],
     )  # fmt: skip
 
 

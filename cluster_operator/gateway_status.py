@@ -24,22 +24,21 @@ class GatewayStatuses:
     def __init__(self, store: Store, writer: StatusWriter, controller: str) -> None:
         self._store, self._writer, self._controller = store, writer, controller
 
-    def put(self, key: Key, status: Status) -> None:
-        """``status`` without times, and without what other controllers say."""
+    def put(self, key: Key, status: Status | None) -> None:
+        """``status`` without times, and without what other controllers say; None: we say nothing
+        of it any more."""
+        target = StatusTarget(STATUS_KINDS[key[0]], plural(key[0]), key[1], key[2])
+        # What it has is what counts, not what was written once: others write too.
+        self._writer.forget(target)
         resource = self._store.get(ResourceKey(*key))
         if resource is None:
             return
         held = resource.manifest.get("status") or {}
+        if status is None:
+            status = {name: [] for name in _SHARED if held.get(name)}
         merged = {name: self._merged(name, value, held) for name, value in status.items()}
-        target = StatusTarget(STATUS_KINDS[key[0]], plural(key[0]), key[1], key[2])
-        # What it has is what counts, not what was written once: others write too.
-        self._writer.forget(target)
         if any(held.get(name) != value for name, value in merged.items()):
             self._writer.put(target, merged)
-
-    def forget(self, key: Key) -> None:
-        """It is gone."""
-        self._writer.forget(StatusTarget(STATUS_KINDS[key[0]], plural(key[0]), key[1], key[2]))
 
     def _merged(self, name: str, value: Any, held: Mapping[str, Any]) -> Any:
         before = held.get(name)

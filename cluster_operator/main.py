@@ -21,9 +21,10 @@ from starlette.routing import Route
 from cluster_operator.crds import definitions
 from cluster_operator.events import Events
 from cluster_operator.garbage import GarbageCollector
+from cluster_operator.gateways import GatewayController
 from cluster_operator.install import install
 from cluster_operator.policy_status import PolicyStatus
-from kube_store import serving
+from kube_store import gateway_kinds, serving
 from kube_store.election import Election
 from kube_store.kube import KubeSource, Watched
 from kube_store.kube_client import KubeClient, connect
@@ -37,13 +38,14 @@ from policy_engine.kinds import API_VERSIONS, CRD_KINDS
 log = structlog.get_logger(__name__)
 
 
-def watched() -> list[Watched]:
-    """Policies with their status, and what agents write."""
+def watched(gateways: bool = False) -> list[Watched]:
+    """Policies with their status, what agents write, and what Gateways are made of."""
     policies = [
         Watched(kind, API_VERSIONS[kind], plural(kind), optional=True) for kind in CRD_KINDS
     ]
     return [
         *policies,
+        *(gateway_kinds.watched_whole() if gateways else ()),
         Watched(IDENTITY, GROUP_VERSION, plural(IDENTITY), metadata_only=True, optional=True),
         Watched(SLICE, GROUP_VERSION, plural(SLICE), optional=True),
         Watched(REPORT, GROUP_VERSION, plural(REPORT), optional=True),
@@ -54,8 +56,10 @@ def watched() -> list[Watched]:
 class Operator:
     """``leads`` says whether this one works."""
 
-    def __init__(self, client: KubeClient, namespace: str, name: str, gc_seconds: float) -> None:
-        self._client, self._gc_seconds = client, gc_seconds
+    def __init__(
+        self, client: KubeClient, namespace: str, name: str, gc_seconds: float, gateways: bool
+    ) -> None:
+        self._client, self._gc_seconds, self._gateways = client, gc_seconds, gateways
         self._events = Events(client, name)
         self.election = Election(client, namespace, "sidegate-operator", name)
 
@@ -65,7 +69,7 @@ class Operator:
 
     async def _lead(self) -> None:
         store = Store()
-        source = KubeSource(self._client, watched(), store.apply)
+        source = KubeSource(self._client, watched(self._gateways), store.apply)
         garbage = GarbageCollector(self._client, store, self._gc_seconds)
         status = PolicyStatus(self._client, store, self._events)
         async with asyncio.TaskGroup() as group:
@@ -74,6 +78,8 @@ class Operator:
             await source.synced.wait()
             group.create_task(garbage.run())
             group.create_task(status.run())
+            if self._gateways:
+                group.create_task(GatewayController(self._client, store).run())
 
 
 def _application(operator: Operator) -> Starlette:
@@ -100,6 +106,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--name", default=socket.gethostname(), help="who holds the Lease")
     parser.add_argument("--port", type=int, default=9441, help="of health and metrics")
     parser.add_argument("--gc-seconds", type=float, default=300, help="between two sweeps")
+    parser.add_argument(
+        "--gateways", action="store_true", help="addresses and statuses of Gateways"
+    )
     parser.add_argument("--log-level", default="info")
     given = parser.parse_args(arguments)
     configure(given.log_level)
@@ -114,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 async def _until_signal(given: argparse.Namespace) -> None:
     with serving.listen(given.port) as listener:
         client = await connect(given.kubeconfig)
-        operator = Operator(client, given.namespace, given.name, given.gc_seconds)
+        operator = Operator(client, given.namespace, given.name, given.gc_seconds, given.gateways)
         health = asyncio.create_task(serving.serve(_application(operator), listener))
         work = asyncio.create_task(operator.run())
         for number in (signal.SIGINT, signal.SIGTERM):

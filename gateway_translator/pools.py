@@ -98,6 +98,7 @@ class Allocator:
 
         ``asked`` may have empty values, which mean any; ``had``: what it was told last time.
         """
+        own = [str(address) for address, each in self._owners.items() if each == owner]
         self.release(owner)
         pools = [
             pool
@@ -109,7 +110,7 @@ class Allocator:
         if wanted:
             found = [ip_address(text) for text in usable]
         elif pools:
-            found = self._free(pools, [ip_address(text) for text in had])
+            found = self._free(pools, [ip_address(text) for text in [*own, *had]])
         else:
             return self._shared, ()
         self._owners |= dict.fromkeys(found, owner)

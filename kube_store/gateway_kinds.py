@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kube_store.resource import plural
-from kube_store.watched import Watched
+from kube_store.watched import Trim, Watched
 
 _GATEWAY_API = "gateway.networking.k8s.io"
 _NETWORKING = "networking.k8s.io/v1"
@@ -31,21 +31,38 @@ STATUS_KINDS = {
 KINDS = {**STATUS_KINDS, "ReferenceGrant": f"{_GATEWAY_API}/v1beta1", "IngressClass": _NETWORKING}
 # What they refer to, besides Services and EndpointSlices.
 REFERRED_KINDS = frozenset({"Secret", "ConfigMap", "Namespace", "Service", "EndpointSlice"})
-POOL = "CiliumLoadBalancerIPPool"
+POOL, POOL_VERSION = "CiliumLoadBalancerIPPool", "cilium.io/v2"
 
 
 def watched() -> list[Watched]:
-    """Without Services, EndpointSlices and Namespaces, which an agent follows anyway.
+    """What an agent follows for Gateways, besides what it follows anyway.
 
     Of Secrets only those of TLS: nobody else's are ours to read.
     """
+    return [*_watched(_trimmed), *_REFERRED]
+
+
+def watched_whole() -> list[Watched]:
+    """What gives addresses and writes statuses: it sees them, and what pools there are."""
     return [
-        *(
-            Watched(kind, version, plural(kind), optional=version != _NETWORKING, trim=_trimmed)
-            for kind, version in KINDS.items()
-        ),
-        Watched("Secret", "v1", "secrets", field_selector="type=kubernetes.io/tls"),
-        Watched("ConfigMap", "v1", "configmaps"),
+        *_watched(lambda manifest: manifest),
+        *_REFERRED,
+        Watched("Namespace", "v1", "namespaces", metadata_only=True),
+        Watched("Service", "v1", "services"),
+        Watched(POOL, POOL_VERSION, plural(POOL), optional=True),
+    ]
+
+
+_REFERRED = (
+    Watched("Secret", "v1", "secrets", field_selector="type=kubernetes.io/tls"),
+    Watched("ConfigMap", "v1", "configmaps"),
+)
+
+
+def _watched(trim: Trim) -> list[Watched]:
+    return [
+        Watched(kind, version, plural(kind), optional=version != _NETWORKING, trim=trim)
+        for kind, version in KINDS.items()
     ]
 
 

@@ -119,7 +119,9 @@ class GatewayObjects:
     def _readdressed(self, pending: Mapping[Key, Any]) -> dict[tuple[str, str], Addresses]:
         found = {}
         everyone = any(kind in _CONCERNED_BY_ALL for kind, _, _ in pending)
-        for resource in self._store.list("Gateway") if everyone else ():
+        known = self._store.list("Gateway") if everyone else []
+        # Who has an address keeps it, before others are given any.
+        for resource in sorted(known, key=lambda each: not assigned(each.manifest).assigned):
             found[resource.key.namespace, resource.key.name] = self._addresses(resource.manifest)
         for kind, namespace, name in pending:
             if kind != "Gateway" or (namespace, name) in found:

@@ -81,7 +81,7 @@ class SourceError:
 def plural(kind: str) -> str:
     """As the API server names a kind in its paths."""
     name = kind.lower()
-    if name.endswith("y"):
+    if name.endswith("y") and name[-2] not in "aeiou":
         return name[:-1] + "ies"
     return name + ("es" if name.endswith("s") else "s")
 

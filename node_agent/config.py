@@ -25,6 +25,7 @@ class AgentConfig:
     ``external_proxy``: ``sidegate proxy`` keeps Envoy, not the agent.
     ``kubelet_dir`` is the kubelet's directory, where the driver of the volumes of pods with a proxy
     of their own answers; None: there are none.
+    ``namespace`` is where nodes settle who holds addresses.
     ``gateways`` follows the Gateway API of a cluster; a node by itself always does, and there
     ``gateway_addresses`` are those of Gateways that ask for none.
     ``masquerade``: what pods send out of the cluster has the node's address.
@@ -52,6 +53,7 @@ class AgentConfig:
     kubelet_dir: Path | None = None
     external_proxy: bool = False
     gateways: bool = False
+    namespace: str = "sidegate-system"
     gateway_addresses: tuple[str, ...] = ("0.0.0.0", "::")  # noqa: S104
 
     @property

@@ -15,6 +15,7 @@ from kube_store.kube_client import KubeClient
 from kube_store.resource import ResourceKey, SourceError
 from kube_store.shared import NODE_LABEL, SLICE
 from kube_store.store import Change, Store
+from node_agent.address_holder import AddressHolder
 from node_agent.cluster import Cluster, watched
 from node_agent.config import AgentConfig
 from node_agent.endpoint_slices import EndpointSlices
@@ -76,6 +77,8 @@ class Member:
     async def watch(self) -> None:
         """Runs until cancelled."""
         jobs = [self._slices.run(), self._report.run(), self._keep_routes()]
+        if self._config.gateways:
+            jobs.append(AddressHolder(self._config, self._client, self._store).run())
         if self.services:
             jobs.append(self.services.run())
         else:

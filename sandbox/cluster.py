@@ -43,7 +43,7 @@ _NEEDED = {
     "streaming": "half a minute",
     "http-peer": "half a minute",
 }
-_BESIDES = {"istio": "eight minutes"}
+_BESIDES = {"istio": "eight minutes", "gateway-conformance": "four minutes"}
 
 
 def nodes_of(cluster: Cluster, count: int) -> list[Node]:

@@ -56,6 +56,9 @@ def agent(
     gateways: Annotated[
         bool, typer.Option("--gateways", help="With --cluster: serve its Gateways.")
     ] = False,
+    namespace: Annotated[
+        str, typer.Option(help="Of the Lease by which a node holds addresses of Gateways.")
+    ] = "sidegate-system",
     gateway_address: Annotated[
         list[str] | None,
         typer.Option(help="Without --cluster: of Gateways that ask for none; may be repeated."),
@@ -95,6 +98,7 @@ def agent(
         kubelet_cgroup=kubelet_cgroup,
         metrics_port=metrics_port,
         gateways=gateways,
+        namespace=namespace,
     )
     if gateway_address:
         config = replace(config, gateway_addresses=tuple(gateway_address))

@@ -69,9 +69,46 @@ capabilities:
 {{- define "sidegate.crds" -}}
 - ciliumnetworkpolicies.cilium.io
 - ciliumclusterwidenetworkpolicies.cilium.io
+- ciliumloadbalancerippools.cilium.io
 - sidegatenetworkpolicies.policy.sidegate.io
 - sidegateclusterwidenetworkpolicies.policy.sidegate.io
 - sidegateidentities.policy.sidegate.io
 - sidegateendpointslices.policy.sidegate.io
 - sidegatepolicyreports.policy.sidegate.io
+{{- end }}
+
+{{/* CRDs of the Gateway API that are followed. */}}
+{{- define "sidegate.gatewayKinds" -}}
+- gatewayclasses
+- gateways
+- listenersets
+- httproutes
+- grpcroutes
+- tlsroutes
+- tcproutes
+- udproutes
+- backendtlspolicies
+{{- end }}
+
+{{/* What Gateways are made of: rules of whoever follows them. */}}
+{{- define "sidegate.gatewayRules" -}}
+- apiGroups: [gateway.networking.k8s.io]
+  resources:
+    {{- include "sidegate.gatewayKinds" . | nindent 4 }}
+    - referencegrants
+  verbs: [list, watch]
+- apiGroups: [networking.k8s.io]
+  resources: [ingresses, ingressclasses]
+  verbs: [list, watch]
+# Of Secrets those of type kubernetes.io/tls are asked for; RBAC cannot say so.
+- apiGroups: [""]
+  resources: [secrets, configmaps]
+  verbs: [list, watch]
+- apiGroups: [apiextensions.k8s.io]
+  resources: [customresourcedefinitions]
+  verbs: [get]
+  resourceNames:
+    {{- range (append (include "sidegate.gatewayKinds" . | fromYamlArray) "referencegrants") }}
+    - {{ . }}.gateway.networking.k8s.io
+    {{- end }}
 {{- end }}

@@ -1,0 +1,87 @@
+"""The official suite of the Gateway API against a cluster on this machine.
+
+``python -m sandbox.conformance [--channel standard|experimental] [SUITE'S OPTIONS...]``
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import subprocess
+import sys
+
+from sandbox.binaries import binary
+from sandbox.cluster import await_rollout, install, kubectl, prepare, running
+from sandbox.control_plane import Cluster
+
+CLASS = "sidegate"
+# Of the nodes' own network: whoever is on it finds the holder by ARP and ND.
+USABLE, UNUSABLE = "192.0.2.190", "198.51.100.77"
+_BLOCKS = [{"start": "192.0.2.130", "stop": "192.0.2.190"}]
+_SUITE = "gateway-conformance"
+_ROLLED_OUT = "chart and CRDs are there"
+
+
+def objects() -> list[dict[str, object]]:
+    """What the suite takes for given."""
+    return [
+        {
+            "apiVersion": "gateway.networking.k8s.io/v1",
+            "kind": "GatewayClass",
+            "metadata": {"name": CLASS},
+            "spec": {"controllerName": "sidegate.io/gateway-controller"},
+        },
+        {
+            "apiVersion": "cilium.io/v2",
+            "kind": "CiliumLoadBalancerIPPool",
+            "metadata": {"name": "segment"},
+            "spec": {"blocks": _BLOCKS},
+        },
+    ]
+
+
+def set_up(cluster: Cluster, channel: str) -> None:
+    """Sidegate with the Gateway API in a cluster that is up. Raises CalledProcessError."""
+    crds = binary(_SUITE, channel)
+    for file in sorted(crds.glob("gateway.*.yaml")):
+        kubectl(cluster, "apply", "--server-side", "-f", str(file))
+    kubectl(cluster, "create", "namespace", "sidegate-system")
+    install(cluster, "gatewayAPI.enabled=true")
+    await_rollout(cluster)
+    for each in objects():
+        kubectl(cluster, "apply", "-f", "-", text=json.dumps(each))
+
+
+def suite(cluster: Cluster, *options: str) -> subprocess.CompletedProcess[bytes]:
+    """Runs the suite where the Gateways' addresses can be dialled; its output is ours."""
+    command = [
+        *("nsenter", f"--net=/run/netns/{cluster.netns}"),
+        *("env", f"KUBECONFIG={cluster.kubeconfig}", str(binary(_SUITE, "conformance"))),
+        *("-test.v", "-test.timeout=30m", f"-gateway-class={CLASS}"),
+        *(f"-usable-address={USABLE}", f"-unusable-address={UNUSABLE}"),
+        *options,
+    ]
+    return subprocess.run(command, check=False)
+
+
+async def _run(channel: str, nodes: int, options: list[str]) -> int:
+    cluster = Cluster("conformance")
+    async with running(cluster, nodes):
+        await asyncio.to_thread(set_up, cluster, channel)
+        print(_ROLLED_OUT, flush=True)
+        done = await asyncio.to_thread(suite, cluster, *options)
+    return done.returncode
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--channel", choices=("standard", "experimental"), default="experimental")
+    parser.add_argument("--nodes", type=int, default=2)
+    given, options = parser.parse_known_args()
+    prepare(_SUITE)
+    return asyncio.run(_run(given.channel, given.nodes, options))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
