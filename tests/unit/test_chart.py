@@ -54,8 +54,8 @@ def pod_specs(variant: str) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"{each['kind']}/{each['metadata']['name']}", template["spec"]
 
 
-def rules(role: str) -> list[dict[str, Any]]:
-    found = [each for each in objects("defaults") if each["kind"] in ("ClusterRole", "Role")]
+def rules(role: str, variant: str = "defaults") -> list[dict[str, Any]]:
+    found = [each for each in objects(variant) if each["kind"] in ("ClusterRole", "Role")]
     return [rule for each in found if each["metadata"]["name"] == role for rule in each["rules"]]
 
 
@@ -93,14 +93,21 @@ def test_wrong_values_are_refused_by_name(setting: str, named: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("role", "watched"),
-    [("sidegate-agent", agent.watched("any-node")), ("sidegate-operator", operator.watched())],
+    ("variant", "role", "watched"),
+    [
+        ("defaults", "sidegate-agent", agent.watched("any-node")),
+        ("defaults", "sidegate-operator", operator.watched()),
+        ("gateways", "sidegate-agent", agent.watched("any-node", gateways=True)),
+        ("gateways", "sidegate-operator", operator.watched(gateways=True)),
+    ],
 )
-def test_each_may_read_what_it_follows_and_nothing_else(role: str, watched: list[Watched]) -> None:
+def test_each_may_read_what_it_follows_and_nothing_else(
+    variant: str, role: str, watched: list[Watched]
+) -> None:
     """Lists and watches, of the role and of the program."""
     granted = {
         (group, resource)
-        for rule in rules(role)
+        for rule in rules(role, variant)
         for group in rule["apiGroups"]
         for resource in rule["resources"]
         if {"list", "watch"} <= set(rule["verbs"])
@@ -125,6 +132,8 @@ def test_no_container_has_more_than_its_share(variant: str) -> None:
         "proxy": {"NET_ADMIN"},
         "remove": {"BPF", "NET_ADMIN", "PERFMON"},
     }
+    if variant == "gateways":
+        most["proxy"] |= {"NET_BIND_SERVICE"}
     for name, spec in pod_specs(variant):
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
         # Whoever asks for a sidecar's lease is known by its process.
