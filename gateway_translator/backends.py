@@ -89,12 +89,11 @@ class BackendResolver:
 
     def _with_tls(self, service: tuple[str, str], port: ServicePort, protocol: Protocol) -> Cluster:
         where = f"{service[0]}/{service[1]}/{port.port}"
-        transport = "udp" if protocol is Protocol.UDP else "tcp"
         plain = Cluster(
             name=f"{where}/{protocol}",
             origin=ObjectRef("Service", *service),
             port=port.port,
-            endpoints=f"{where}/{transport}",
+            endpoints=f"{where}/{protocol}",
             protocol=protocol,
         )
         if protocol in {Protocol.TCP, Protocol.UDP}:
@@ -114,7 +113,7 @@ class BackendResolver:
         certificate = self.client_certificate
         name = f"{plain.name}/tls:{policy.name}" + (f"/as:{certificate}" if certificate else "")
         tls = dataclasses.replace(reading.tls, client_certificate=certificate)
-        return dataclasses.replace(plain, name=name, tls=tls)
+        return dataclasses.replace(plain, name=name, endpoints=name, tls=tls)
 
 
 def _protocol(port: ServicePort, use: Use) -> Protocol:

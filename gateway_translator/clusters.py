@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 
 from gateway_translator.ir import Cluster, Endpoint, EndpointGroup, EndpointSet, TrustBundle
-from gateway_translator.resources.core import EndpointSlice, Service, SliceEndpoint
+from gateway_translator.resources.core import EndpointSlice, ServicePort, SliceEndpoint
 from gateway_translator.resources.meta import Key
 from gateway_translator.tracked import Tracked
 from gateway_translator.world import World
@@ -25,7 +25,6 @@ class Clusters:
         self._world = world
         self._used: dict[Key, frozenset[str]] = {}
         self._users: defaultdict[str, set[Key]] = defaultdict(set)
-        self._sharers: defaultdict[str, set[str]] = defaultdict(set)
         self._groups: dict[str, dict[Key, tuple[EndpointSlice, bool, EndpointGroup]]] = {}
 
     def use(
@@ -44,24 +43,23 @@ class Clusters:
         for name, bundle in bundles.items():
             self.bundles.put(name, bundle)
         for name, cluster in clusters.items():
+            known = name in self.clusters.current
             self.clusters.put(name, cluster)
-            if cluster.endpoints not in self._sharers:
-                self._sharers[cluster.endpoints].add(name)
-                self.refresh(cluster.endpoints)
-            else:
-                self._sharers[cluster.endpoints].add(name)
+            if not known:
+                self.refresh(name)
         if now:
             self._used[user] = now
 
     def refresh(self, name: str) -> None:
-        """Reads the endpoints of a set anew; slices that did not change keep their groups."""
-        if name not in self._sharers:
+        """Reads the endpoints of a cluster anew; slices that did not change keep their groups."""
+        cluster = self.clusters.current.get(name)
+        if cluster is None:
             return
-        namespace, service_name, number, transport = name.split("/")
+        origin = cluster.origin
         reader = self._world.reader((UNIT, "", name))
-        service = reader.get(("Service", namespace, service_name), Service)
-        port = service.port(int(number)) if service else None
-        slices = reader.group(("slices", namespace, service_name), EndpointSlice)
+        service = reader.service(origin.namespace, origin.name)
+        port = service.port(cluster.port) if service else None
+        slices = reader.group(("slices", origin.namespace, origin.name), EndpointSlice)
         if port is None:
             self.endpoints.put(name, EndpointSet(name))
             return
@@ -74,7 +72,7 @@ class Clusters:
         for each in slices:
             known = kept.get(each.key)
             if known is None or known[0] is not each or known[1] != ready:
-                known = (each, ready, _group(each, port.name, transport, ready))
+                known = (each, ready, _group(each, port, ready))
             fresh[each.key] = known
         self._groups[name] = fresh
         groups = tuple(group for _, _, group in fresh.values() if group.endpoints)
@@ -84,21 +82,17 @@ class Clusters:
         if name.startswith("trust "):
             self.bundles.drop(name[len("trust ") :])
             return
-        endpoints = self.clusters.current[name].endpoints
         self.clusters.drop(name)
-        self._sharers[endpoints].discard(name)
-        if not self._sharers[endpoints]:
-            del self._sharers[endpoints]
-            self._groups.pop(endpoints, None)
-            self._world.forget((UNIT, "", endpoints))
-            self.endpoints.drop(endpoints)
+        self._groups.pop(name, None)
+        self._world.forget((UNIT, "", name))
+        self.endpoints.drop(name)
 
 
-def _group(found: EndpointSlice, port: str, transport: str, ready: bool) -> EndpointGroup:
+def _group(found: EndpointSlice, port: ServicePort, ready: bool) -> EndpointGroup:
     numbers = [
         each.port
         for each in found.ports
-        if each.name == port and each.protocol.lower() == transport and each.port
+        if (each.name, each.protocol) == (port.name, port.protocol) and each.port
     ]
     endpoints = [
         Endpoint(address, number, each.node_name, each.zone)

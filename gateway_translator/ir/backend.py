@@ -41,7 +41,8 @@ class UpstreamTls:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """``endpoints``: name of an EndpointSet, which several clusters may share.
+    """``endpoints``: name of its EndpointSet, which is its own (a second cluster that
+    asked for the set of another would wait for Envoy's timeout).
 
     ``origin``: the Service. ``port``: the Service's.
     """

@@ -187,11 +187,11 @@ def test_an_endpoint_changes_its_own_slice_alone() -> None:
     translator.apply(
         [endpoints("orders-a", "orders", "10.0.0.1"), endpoints("orders-b", "orders", "10.0.0.2")]
     )
-    before = translator.snapshot().endpoints["shop/orders/80/tcp"]
+    before = translator.snapshot().endpoints["shop/orders/80/http"]
     output = translator.apply([endpoints("orders-b", "orders", "10.0.0.3")])
-    assert set(output.delta.endpoints) == {"shop/orders/80/tcp"}
+    assert set(output.delta.endpoints) == {"shop/orders/80/http"}
     assert not output.delta.virtual_hosts
-    after = translator.snapshot().endpoints["shop/orders/80/tcp"]
+    after = translator.snapshot().endpoints["shop/orders/80/http"]
     assert after.groups[0] is before.groups[0]
     assert [each.address for each in after.endpoints()] == ["10.0.0.1", "10.0.0.3"]
 

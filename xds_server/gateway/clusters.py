@@ -18,6 +18,8 @@ from xds_server.original_dst import unlimited
 from xds_server.resources import duration, packed
 
 _CONNECT_SECONDS = 10
+_CACHED_AFTER_SECONDS = 1
+"""A cluster that changed is not sent its endpoints again: it has what Envoy keeps after this."""
 _OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
@@ -27,7 +29,7 @@ def cluster(made: Cluster, sources: Sequence[str] = ()) -> Message:
         name=named(made.name),
         type=cluster_pb2.Cluster.EDS,
         eds_cluster_config=cluster_pb2.Cluster.EdsClusterConfig(
-            eds_config=ads(), service_name=named(made.endpoints)
+            eds_config=ads(_CACHED_AFTER_SECONDS), service_name=named(made.endpoints)
         ),
         connect_timeout=duration(_CONNECT_SECONDS),
         lb_policy=cluster_pb2.Cluster.LEAST_REQUEST,

@@ -7,6 +7,8 @@ from typing import Any
 from envoy.config.core.v3 import config_source_pb2
 from envoy.type.matcher.v3 import regex_pb2, string_pb2
 
+from xds_server.resources import duration
+
 PREFIX = "gateway/"
 # A cluster that is never there: what is sent to it is answered as what refers to nothing.
 NOWHERE = f"{PREFIX}nowhere"
@@ -21,12 +23,15 @@ def virtual_host_name(table: str, hostname: str) -> str:
     return f"{named(table)}/{hostname}"
 
 
-def ads() -> Any:
-    """From the stream that everything comes by."""
-    return config_source_pb2.ConfigSource(
+def ads(wait_seconds: float | None = None) -> Any:
+    """From the stream that everything comes by; waits for the first answer, 15 s unless given."""
+    source = config_source_pb2.ConfigSource(
         ads=config_source_pb2.AggregatedConfigSource(),
         resource_api_version=config_source_pb2.ApiVersion.Value("V3"),
     )
+    if wait_seconds is not None:
+        source.initial_fetch_timeout.CopyFrom(duration(wait_seconds))
+    return source
 
 
 def regex(pattern: str) -> Any:
