@@ -85,8 +85,13 @@ def pairs(a: Callable[[], T], b: Callable[[], T], rounds: int = ROUNDS) -> list[
 
 
 def beside(kept: Sequence[dict[str, Any]], measured: Sequence[Figure]) -> list[dict[str, Any]]:
-    """``kept`` with what was measured now in its place, by name; what is new comes last."""
+    """``kept`` with what was measured now in its place, by name; what is new comes last.
+
+    Raises ValueError where two figures have one name.
+    """
     fresh = {each.name: asdict(each) for each in measured}
+    if len(fresh) < len(measured):
+        raise ValueError("two figures have the same name: name each by what it is")
     replaced = [fresh.pop(each["name"], each) for each in kept]
     return [*replaced, *fresh.values()]
 

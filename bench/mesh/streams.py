@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import json
 import os
-import statistics
 import subprocess
 import tempfile
 import time
@@ -28,6 +27,7 @@ from sidegate_api.csi.v1 import csi_pb2 as csi
 from sidegate_api.csi.v1 import csi_pb2_grpc as csi_grpc
 from sidegate_api.policy.v1 import policy_pb2 as pb
 from sidegate_api.policy.v1 import policy_pb2_grpc as pb_grpc
+from xds_server.policy_versions import PROTOCOL_VERSION
 
 _SIDECARS = 200
 _CHANGES = 100
@@ -48,12 +48,12 @@ async def _fan_out() -> list[Figure]:
             async with _sidecars(targets) as acknowledged:
                 await _settled(acknowledged)
                 added = (resident(agent) - before) / _SIDECARS
-                took = [await _change(api, acknowledged, number) for number in range(_CHANGES)]
-    took = took[1:]
+                took = [await _change(api, acknowledged, number) for number in range(_CHANGES + 1)]
+    took = took[1:]  # in the first all have to be found
     against = f"{_SIDECARS} sidecars on one node"
     return [
         figure("policy change to acknowledged by all sidecars", took, "ms", against=against),
-        figure("the same, p99", [statistics.quantiles(took, n=100)[98]], "ms",
+        figure("policy change to acknowledged by all sidecars, p99", [sorted(took)[98]], "ms",
                against=against, bar="<= 300"),
         figure("agent's memory for each sidecar", [added], "MiB", bar="<= 0.5"),
     ]  # fmt: skip
@@ -143,7 +143,9 @@ async def _sidecar(socket: Path, acknowledged: list[int], number: int) -> None:
     nonces: asyncio.Queue[int] = asyncio.Queue()
 
     async def requests() -> AsyncIterator[pb.PolicyRequest]:
-        hello = pb.Hello(node=f"pod-{number}", protocol_version=1, kind=pb.MODULE_KIND_SIDECAR)
+        hello = pb.Hello(
+            node=f"pod-{number}", protocol_version=PROTOCOL_VERSION, kind=pb.MODULE_KIND_SIDECAR
+        )
         yield pb.PolicyRequest(hello=hello)
         while True:
             yield pb.PolicyRequest(ack=pb.Ack(nonce=await nonces.get()))

@@ -49,3 +49,8 @@ def test_what_was_not_measured_now_stays_as_it_was(tmp_path: Path) -> None:
     assert seen == [("a", 2.0), ("b", 1.0), ("c", 3.0)]
     write([figure("c", [4.0], "ms")], path)
     assert [each["name"] for each in json.loads(path.read_text())] == ["c"]
+
+
+def test_figures_of_one_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="same name"):
+        write([figure("a", [1.0], "ms"), figure("a", [2.0], "ms")], tmp_path / "latest.json")
