@@ -113,12 +113,12 @@ def _kafka(node: Node, probe: Probe) -> str:
     return kafka_seen(probe, code, out, err)
 
 
-def kafka_command(probe: Probe) -> list[str]:
+def kafka_command(probe: Probe, broker: str = _BROKER) -> list[str]:
     """What a pod runs; a producer reads what it sends from its input."""
     action, _, topic = probe.kafka.partition(" ")
     produce = action == "produce"
     if probe.client == "java":
-        where = ["--bootstrap-server", _BROKER, "--topic", topic]
+        where = ["--bootstrap-server", broker, "--topic", topic]
         name = "producer" if produce else "consumer"
         bounds = ["--producer-property", "max.block.ms=4000", "--producer-property",
                   "delivery.timeout.ms=4000", "--producer-property", "request.timeout.ms=3000",
@@ -127,8 +127,8 @@ def kafka_command(probe: Probe) -> list[str]:
             bounds = ["--from-beginning", "--max-messages", "1", "--timeout-ms", "6000"]
         return kafka_broker.tool(name, *where, *bounds)
     if produce:
-        return ["kcat", "-b", _BROKER, "-P", "-t", topic, "-X", "message.timeout.ms=4000"]
-    return ["kcat", "-b", _BROKER, "-C", "-t", topic, "-o", "beginning", "-c", "1",
+        return ["kcat", "-b", broker, "-P", "-t", topic, "-X", "message.timeout.ms=4000"]
+    return ["kcat", "-b", broker, "-C", "-t", topic, "-o", "beginning", "-c", "1",
             "-X", "topic.metadata.refresh.fast.interval.ms=100", "-e"]  # fmt: skip
 
 
