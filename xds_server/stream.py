@@ -42,6 +42,10 @@ class Subscription:
         (envoy.config.route.v3.Vhds)."""
         return WILDCARD in self.names or name in self.names or name.rpartition("/")[0] in self.names
 
+    def under(self, names: set[str]) -> set[str]:
+        """These, and the virtual hosts of route configurations among them that were sent."""
+        return names | {name for name in self.sent if name.rpartition("/")[0] in names}
+
     def accept(self, offered: dict[str, str]) -> None:
         self.accepted.update(offered)
         for name in offered:
@@ -127,11 +131,11 @@ class DeltaStream(_Stream):
             subscribe = {WILDCARD}
         subscription.names |= subscribe
         # A name asked for again is sent again, though it has not changed.
-        for name in subscribe - set(request.initial_resource_versions):
+        for name in subscription.under(subscribe) - set(request.initial_resource_versions):
             subscription.sent.pop(name, None)
         subscription.names -= set(request.resource_names_unsubscribe)
         if WILDCARD not in subscription.names:
-            subscription.forget(request.resource_names_unsubscribe)
+            subscription.forget(subscription.under(set(request.resource_names_unsubscribe)))
         if WILDCARD in subscribe or (type_url == VIRTUAL_HOST_TYPE and subscribe):
             return [*self._cache.of_type(type_url), *subscription.sent]
         return [*subscribe, *subscription.sent] if first else subscribe

@@ -133,6 +133,13 @@ class TestDelta:
         assert envoy.heard(envoy.stream.receive(asked)) == [(["r/a", "r/b"], [])]
         cache.update({VIRTUAL_HOST_TYPE: {**virtual_hosts("r/c", "other/b"), "r/a": None}})
         assert envoy.hears() == [(["r/c"], ["r/a"])]
+        left = discovery.DeltaDiscoveryRequest(
+            type_url=VIRTUAL_HOST_TYPE, resource_names_unsubscribe=["r"]
+        )
+        assert envoy.heard(envoy.stream.receive(left)) == []
+        # Its listener came again: what it had is gone with the one before.
+        assert envoy.heard(envoy.stream.receive(asked)) == [(["r/b", "r/c"], [])]
+        assert envoy.heard(envoy.stream.receive(asked)) == [(["r/b", "r/c"], [])]
 
     def test_endpoints_follow_a_cluster_unasked_and_clusters_go_last(self) -> None:
         cache = ResourceCache()
