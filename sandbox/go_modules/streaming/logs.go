@@ -17,10 +17,11 @@ const (
 )
 
 // serveLogs: query follow, tailLines and limitBytes of PodLogOptions. The sandbox's logs carry no
-// times and are one file for all restarts, so what needs either is refused.
+// times and are one file for all restarts, so what needs either is refused; what was written since
+// some time comes with all that was written before.
 func serveLogs(w http.ResponseWriter, r *http.Request, of pod) {
 	query := r.URL.Query()
-	for _, name := range []string{"timestamps", "sinceSeconds", "sinceTime", "previous"} {
+	for _, name := range []string{"timestamps", "previous"} {
 		if given := query.Get(name); given != "" && given != "false" {
 			http.Error(w, name+": the sandbox's logs carry no times", http.StatusBadRequest)
 			return
