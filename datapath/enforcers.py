@@ -49,6 +49,10 @@ class Enforcers:
             self._enforcers.delete(key)
         self._written[endpoint_id] = wanted
 
+    def cgroup(self, endpoint_id: int) -> int:
+        """As :meth:`set_cgroup` has it, perhaps of an earlier agent; 0: nowhere."""
+        return int.from_bytes(self._cgroups.get(endpoint_id.to_bytes(4, "little")) or b"", "little")
+
     def set_cgroup(self, endpoint_id: int, cgroup: int) -> None:
         """Where the proxy's container runs (the number of the directory); 0: nowhere."""
         key = endpoint_id.to_bytes(4, "little")

@@ -14,6 +14,7 @@ import structlog
 
 from datapath.consts import Enforcer
 from datapath.enforcers import Ports
+from node_agent.proof.prove import Proof
 from policy_engine.model import Direction
 
 log = structlog.get_logger(__name__)
@@ -26,8 +27,8 @@ _FLAGS = {"includeInboundPorts": "-b", "excludeInboundPorts": "-d", "excludeOutb
 _OWN = (15020, 15021, 15090)
 
 
-def ports_of(pod: Mapping[str, Any], enforcer: Enforcer) -> Ports:
-    """What the proxy judges has ``enforcer``; port 0 is every other port.
+def ports_of(pod: Mapping[str, Any], proof: Proof) -> Ports:
+    """Who judges what comes to, or goes to, a port; port 0 is every other port.
 
     A port that is not intercepted is the node's, and a value that cannot be read excludes nothing.
     Nothing is intercepted without a container that sees to it: mode NONE, and Istio's gateways.
@@ -37,13 +38,14 @@ def ports_of(pod: Mapping[str, Any], enforcer: Enforcer) -> Ports:
     if told is None:
         return {(Direction.INGRESS, 0): Enforcer.NODE, (Direction.EGRESS, 0): Enforcer.NODE}
     name = f"{metadata.get('namespace', '')}/{metadata.get('name', '')}"
-    # Egress is not judged in the proxy yet, and nobody else can read it: it stays closed.
-    result = {(Direction.INGRESS, 0): enforcer, (Direction.EGRESS, 0): Enforcer.UNPROVEN}
+    result = {(direction, 0): _enforcer(proof, direction, 0) for direction in Direction}
+    result |= {at: _enforcer(proof, *at) for at in proof.lacking}
     included = told.get("includeInboundPorts", "*")
     if included != "*":
-        result[Direction.INGRESS, 0] = Enforcer.NODE
+        result = {at: Enforcer.NODE if at[0] is Direction.INGRESS else each
+                  for at, each in result.items()}  # fmt: skip
         for port in _ports(included, name, "includeInboundPorts"):
-            result[Direction.INGRESS, port] = enforcer
+            result[Direction.INGRESS, port] = _enforcer(proof, Direction.INGRESS, port)
     excluded = told.get("excludeInboundPorts", "")
     for port in (*_ports(excluded, name, "excludeInboundPorts"), *_OWN):
         result[Direction.INGRESS, port] = Enforcer.NODE
@@ -67,6 +69,10 @@ def _told(pod: Mapping[str, Any]) -> dict[str, str] | None:
                     told[name] = args[args.index(flag) + 1]
             return told
     return None
+
+
+def _enforcer(proof: Proof, direction: Direction, port: int) -> Enforcer:
+    return Enforcer.UNPROVEN if proof.why_not(direction, port) else Enforcer.SIDECAR
 
 
 def _ports(text: str, pod: str, annotation: str) -> Iterator[int]:

@@ -20,14 +20,14 @@ import grpc
 import structlog
 
 from datapath.codec import Prefix, address_bytes, address_of
-from datapath.consts import Enforcer
-from datapath.enforcers import Ports
 from datapath.facade import Datapath
 from kube_store.resource import ResourceKey
 from kube_store.store import Store
-from node_agent import peer_process
+from node_agent import module_library, peer_process
 from node_agent.endpoints import EndpointRecord
 from node_agent.interception import ports_of
+from node_agent.proof.prove import Proof, lacking, nothing, proven
+from node_agent.proof.prover import Prover
 from node_agent.services import NodeServices
 from node_agent.state import read_json, write_json
 from policy_engine.labels import NAMESPACE, SERVICE_ACCOUNT, Labels
@@ -38,7 +38,7 @@ from xds_server.server import XdsServer
 
 log = structlog.get_logger(__name__)
 
-LIBRARY = "libsidegate.so"
+_NOT_YET = nothing("its configuration has not been seen yet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +91,7 @@ class Sidecars:
         self._records: dict[int, EndpointRecord] = {}
         self._lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._prover = Prover(self._note_proof)
         self.served: dict[int, Served] = {}
 
     def load(self) -> None:
@@ -104,7 +105,7 @@ class Sidecars:
 
     async def publish(self, volume: Volume) -> None:
         """Fill the directory, for an endpoint that mostly comes later. Raises OSError."""
-        await asyncio.to_thread(_fill, Path(volume.target), self._library)
+        await asyncio.to_thread(module_library.place, Path(volume.target), self._library)
         self._keep(volume)
         for record in self._records.values():
             if record.pod_uid == volume.uid:
@@ -150,12 +151,19 @@ class Sidecars:
 
     def _begin(self, record: EndpointRecord) -> None:
         if record.id not in self._datapath.enforcers:
-            self._datapath.enforcers.set(record.id, self._ports(record, Enforcer.UNPROVEN))
+            self._enforce(record, _NOT_YET)
         self._later(self._serve(record))
 
-    def _ports(self, record: EndpointRecord, enforcer: Enforcer) -> Ports:
+    def _enforce(self, record: EndpointRecord, proof: Proof) -> None:
         pod = self._store.get(ResourceKey("Pod", record.pod_namespace, record.pod_name))
-        return ports_of(pod.manifest if pod else {}, enforcer)
+        ports = ports_of(pod.manifest if pod else {}, proof)
+        self._datapath.enforcers.set(record.id, ports)
+
+    def _note_proof(self, endpoint_id: int) -> None:
+        record, proof = self.served[endpoint_id].record, self._prover.proofs[endpoint_id]
+        self._enforce(record, proof)
+        log.info("what a pod's own proxy enforces is another", pod=record.pod,
+                 lacking=lacking(proof) or "nothing")  # fmt: skip
 
     async def _serve(self, record: EndpointRecord) -> None:
         async with self._lock:
@@ -185,6 +193,7 @@ class Sidecars:
 
     async def _end(self, endpoint_id: int) -> None:
         async with self._lock:
+            self._prover.forget(endpoint_id)
             served = self.served.pop(endpoint_id, None)
             if served:
                 await _close(served)
@@ -193,6 +202,7 @@ class Sidecars:
         """Streams end; leases and who enforces stay as they are."""
         for task in list(self._tasks):
             task.cancel()
+        self._prover.stop()
         for served in list(self.served.values()):
             await _close(served)
         self.served.clear()
@@ -215,16 +225,21 @@ class Sidecars:
                     return
                 fd = self._datapath.enforcers.open_lease(endpoint_id)
                 try:
-                    self._datapath.enforcers.set_cgroup(endpoint_id, process.cgroup_id)
+                    self._is_proxy(served.record, process)
                     socket.send_fds(peer, [b"\0"], [fd])
                 finally:
                     os.close(fd)
                 served.process = process
                 self._route_by_service(served.record, process)
-                self._datapath.enforcers.set(
-                    endpoint_id, self._ports(served.record, Enforcer.SIDECAR)
-                )
-                log.info("a pod's own proxy enforces", pod=served.record.pod, pid=process.pid)
+                self._prover.watch(endpoint_id, process)
+                log.info("a pod's own proxy has a lease", pod=served.record.pod, pid=process.pid)
+
+    def _is_proxy(self, record: EndpointRecord, process: peer_process.Process) -> None:
+        """Another one than before has proven nothing yet; the same one may have, to an earlier
+        agent."""
+        if self._datapath.enforcers.cgroup(record.id) != process.cgroup_id:
+            self._enforce(record, _NOT_YET)
+            self._datapath.enforcers.set_cgroup(record.id, process.cgroup_id)
 
     def _route_by_service(self, record: EndpointRecord, process: peer_process.Process) -> None:
         """Its packets are translated on their way from the pod; then its sockets are no more."""
@@ -267,20 +282,12 @@ class Sidecars:
                     "wanted": self._xds.revision(endpoint_id),
                     "acknowledged": session.acked.get(endpoint_id, 0) if session else 0,
                     "lease": served.process is not None,
+                    "proven": proven(self._prover.proofs.get(endpoint_id, _NOT_YET)),
+                    "lacking": lacking(self._prover.proofs.get(endpoint_id, _NOT_YET)),
                     "refused": served.refused,
                 }
             )
         return rows
-
-
-def _fill(target: Path, library: Path) -> None:
-    """By renaming: a library is never overwritten, for somebody may have it mapped."""
-    target.mkdir(parents=True, exist_ok=True)
-    target.chmod(0o755)
-    fresh = target / f".{LIBRARY}"
-    shutil.copyfile(library, fresh)
-    fresh.chmod(0o644)
-    fresh.rename(target / LIBRARY)
 
 
 async def _close(served: Served) -> None:

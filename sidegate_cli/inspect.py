@@ -22,7 +22,7 @@ envoy = group("The Envoy that decides HTTP and Kafka.")
 
 _SIDECAR = (
     "pod", "certificate", "enforcer", "connected", "lease", "version", "skew", "acknowledged",
-    "wanted", "refused",
+    "wanted", "proven", "lacking", "refused",
 )  # fmt: skip
 _ENDPOINT = ("id", "pod", "identity", "ipv4", "ipv6", "ingress", "egress", "revision", "labels")
 

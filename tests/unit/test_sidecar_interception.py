@@ -11,6 +11,7 @@ from node_agent import peer_process
 from node_agent.endpoints import EndpointRecord
 from node_agent.interception import ports_of
 from node_agent.peer_process import Process
+from node_agent.proof.prove import Proof, nothing
 from policy_engine.model import Direction
 
 IN, OUT = Direction.INGRESS, Direction.EGRESS
@@ -45,7 +46,7 @@ def test_ports_by_annotation(
 ) -> None:
     pod = {"metadata": {"namespace": "n", "name": "p", "annotations": annotations}}
     with_cni = pod | {"spec": {"initContainers": [{"name": "istio-validation"}]}}
-    assert ports_of(with_cni, SIDECAR) == wanted | OWN
+    assert ports_of(with_cni, Proof({(OUT, 0): "not yet"})) == wanted | OWN
 
 
 @pytest.mark.parametrize("mode", ["REDIRECT", "TPROXY"])
@@ -54,16 +55,24 @@ def test_ports_by_what_istio_init_is_told(mode: str) -> None:
     args = ["istio-iptables", "-m", mode, "-b", "*", "-d", "15090,15021,15020,9000", "-o", "443"]
     pod = {"spec": {"initContainers": [{"name": "istio-init", "args": args}]}}
     wanted = {(IN, 0): SIDECAR, (IN, 9000): NODE, (OUT, 0): UNPROVEN, (OUT, 443): NODE}
-    assert ports_of(pod, SIDECAR) == wanted | OWN
+    assert ports_of(pod, Proof({(OUT, 0): "not yet"})) == wanted | OWN
 
 
 def test_what_nobody_intercepts_is_the_nodes() -> None:
     pod = {"spec": {"initContainers": [{"name": "istio-proxy"}, {"name": "mine"}]}}
-    assert ports_of(pod, SIDECAR) == {(IN, 0): NODE, (OUT, 0): NODE}
+    assert ports_of(pod, Proof({(OUT, 0): "not yet"})) == {(IN, 0): NODE, (OUT, 0): NODE}
 
 
 def test_what_is_not_proven_is_so_on_every_port_that_is_intercepted() -> None:
-    assert ports_of({}, UNPROVEN) == {(IN, 0): UNPROVEN, (OUT, 0): UNPROVEN} | OWN
+    assert ports_of({}, nothing("not yet")) == {(IN, 0): UNPROVEN, (OUT, 0): UNPROVEN} | OWN
+
+
+def test_a_port_that_is_not_proven_is_closed_unless_it_is_the_nodes() -> None:
+    proof = Proof({(IN, 8080): "no filter", (IN, 9090): "no filter"})
+    args = ["istio-iptables", "-d", "9090"]
+    pod = {"spec": {"initContainers": [{"name": "istio-init", "args": args}]}}
+    wanted = {(IN, 0): SIDECAR, (OUT, 0): SIDECAR, (IN, 8080): UNPROVEN, (IN, 9090): NODE}
+    assert ports_of(pod, proof) == wanted | OWN
 
 
 @pytest.mark.parametrize(
