@@ -12,6 +12,7 @@ _ROOT = Path(__file__).parent.parent
 _PYTHON = _ROOT / ".venv" / "bin" / "python"
 _ISTIO = {"proxyv2": "pilot-agent", "pilot": "pilot-discovery"}  # what the images run
 _BIN = "/usr/local/bin"
+_COREDNS = f"{_BIN}/coredns"
 _BOOTSTRAP = "/var/lib/istio/envoy/envoy_bootstrap_tmpl.json"
 _OURS = frozenset({"agent", "operator", "sidegate-agent", "sidegate-operator"})
 
@@ -35,6 +36,8 @@ def search_path(image: str, inherited: str) -> str:
 
 def files(image: str) -> Mapping[str, Path]:
     """What an image has at paths that its programs expect, by path in the container."""
+    if _name(image) == "coredns":  # a volume at /root would hide the cache that it is in
+        return {_COREDNS: binary("coredns", "coredns")}
     program = _ISTIO.get(_name(image))
     if not program:
         return {}
@@ -57,7 +60,7 @@ def command(image: str, arguments: tuple[str, ...], has_command: bool) -> tuple[
         case _, name if name in _ISTIO:
             return (f"{_BIN}/{_ISTIO[name]}", *arguments)
         case _, "coredns":
-            return (str(binary("coredns", "coredns")), *arguments)
+            return (_COREDNS, *arguments)
         case _, "echo-basic":
             return (str(binary("gateway-conformance", "echo-basic")), *arguments)
         case _, "kafka":
