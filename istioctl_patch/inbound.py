@@ -13,6 +13,12 @@ def inbound() -> dict[str, Any]:
         "sidegate-inbound",
         [
             {
+                # Who connected: what Envoy takes for the source is what X-Forwarded-For claims.
+                "applyTo": "LISTENER_FILTER",
+                "match": {"context": "SIDECAR_INBOUND"},
+                "patch": {"operation": "ADD", "value": module_filter.listener("ingress")},
+            },
+            {
                 # What is not HTTP: Kafka is judged, the rest passes as L4 rules say.
                 "applyTo": "NETWORK_FILTER",
                 "match": {

@@ -17,6 +17,11 @@ from istioctl_patch.names import (
 )
 
 
+def listener(direction: str) -> dict[str, Any]:
+    """Keeps who connected with the connection. ``direction`` is "ingress" or "egress"."""
+    return _filter("listener", "DynamicModuleListenerFilter", "sidegate_peer", direction)
+
+
 def http(direction: str) -> dict[str, Any]:
     """``direction`` is "ingress" or "egress"."""
     return _filter("http", "DynamicModuleFilter", "sidegate_http", direction)

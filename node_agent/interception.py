@@ -23,8 +23,8 @@ _PREFIX = "traffic.sidecar.istio.io/"
 # With istio-cni the second checks what the plugin did; it is told the same.
 INTERCEPTORS = ("istio-init", "istio-validation")
 _FLAGS = {"includeInboundPorts": "-b", "excludeInboundPorts": "-d", "excludeOutboundPorts": "-o"}
-# What istio-init never redirects: pilot-agent's and Envoy's own.
-_OWN = (15020, 15021, 15090)
+# What istio-init never redirects: HBONE, pilot-agent's and Envoy's own.
+_OWN = (15008, 15020, 15021, 15090)
 
 
 def ports_of(pod: Mapping[str, Any], proof: Proof) -> Ports:

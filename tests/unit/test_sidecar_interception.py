@@ -16,7 +16,7 @@ from policy_engine.model import Direction
 
 IN, OUT = Direction.INGRESS, Direction.EGRESS
 NODE, SIDECAR, UNPROVEN = Enforcer.NODE, Enforcer.SIDECAR, Enforcer.UNPROVEN
-OWN = {(IN, port): NODE for port in (15020, 15021, 15090)}
+OWN = {(IN, port): NODE for port in (15008, 15020, 15021, 15090)}
 T = "traffic.sidecar.istio.io/"
 UID = "0b8a5c6e-1111-2222-3333-444455556666"
 

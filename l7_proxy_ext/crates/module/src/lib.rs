@@ -59,8 +59,8 @@ impl Module for Sidegate {
         }
     }
 
-    fn listener(&self, name: &str, _config: &[u8]) -> Result<Factory<listener::Filter>, Refusal> {
-        let engine = engine()?;
+    fn listener(&self, name: &str, config: &[u8]) -> Result<Factory<listener::Filter>, Refusal> {
+        let (engine, _) = engine_for(config)?;
         match name {
             "sidegate_peer" => Ok(Box::new(|| Box::new(peer::Peer))),
             "sidegate_guard" => Ok(Box::new(|| Box::new(guard::Guard::new(engine)))),

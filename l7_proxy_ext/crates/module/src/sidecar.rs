@@ -1,6 +1,6 @@
 //! The module in a pod's own proxy: configured by each filter, and who shows which certificate.
 
-use crate::facts::Facts;
+use crate::facts::{Facts, KEY};
 use serde::Deserialize;
 use sidegate_abi::http::Exchange;
 use sidegate_abi::lease as abi;
@@ -39,12 +39,17 @@ impl Side {
     }
 
     /// Both ends of an exchange. None where Envoy does not know the other one.
+    ///
+    /// Who comes in is who connected: Istio lets Envoy take the address that a request itself
+    /// claims in `X-Forwarded-For` for its source.
     pub fn facts(self, envoy: &Exchange) -> Option<Facts> {
-        let server = match self {
-            Self::Ingress => envoy.destination(),
-            Self::Egress => envoy.upstream(),
-        };
-        Some(Facts::between(envoy.source()?, server?))
+        match self {
+            Self::Ingress => {
+                let connected = envoy.filter_state(KEY).and_then(Facts::from_bytes)?;
+                Some(Facts::between(connected.source(), envoy.destination()?))
+            }
+            Self::Egress => Some(Facts::between(envoy.source()?, envoy.upstream()?)),
+        }
     }
 
     /// The URI in the peer's certificate; empty without one.
