@@ -9,7 +9,7 @@ from datapath.consts import Enforcer
 from datapath.libbpf import Map
 from policy_engine.model import Direction
 
-LEASE_BYTES = 16  # time, revision
+LEASE_BYTES = 16  # time, revision, sides
 Ports = Mapping[tuple[Direction, int], Enforcer]
 
 

@@ -16,6 +16,16 @@ from istioctl_patch.names import (
     TYPE,
 )
 
+ROUTER = "envoy.filters.http.router"
+
+# What a chain of upstream filters has to end with.
+_CODEC = {
+    "name": "envoy.filters.http.upstream_codec",
+    "typed_config": {
+        "@type": f"{TYPE}/envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec"
+    },
+}
+
 
 def listener(direction: str) -> dict[str, Any]:
     """Keeps who connected with the connection. ``direction`` is "ingress" or "egress"."""
@@ -39,18 +49,24 @@ def upstream(direction: str) -> dict[str, Any]:
     Clusters of TCP ports have no HTTP options of Istio's, and what is merged into them has to be
     whole: the other end is spoken to as the client spoke, which Istio does for most ports anyway.
     """
-    codec = {
-        "name": "envoy.filters.http.upstream_codec",
-        "typed_config": {
-            "@type": f"{TYPE}/envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec"
-        },
-    }
     options = {
         "@type": f"{TYPE}/{HTTP_OPTIONS}",
         "use_downstream_protocol_config": {},
-        "http_filters": [http(direction), codec],
+        "http_filters": [http(direction), dict(_CODEC)],
     }
     return {HTTP_OPTIONS: options}
+
+
+def router(direction: str) -> dict[str, Any]:
+    """What is merged into a router: its upstream filters, which serve every cluster that has none
+    of its own. Nothing else of how the cluster is spoken to changes."""
+    return {
+        "name": ROUTER,
+        "typed_config": {
+            "@type": f"{TYPE}/envoy.extensions.filters.http.router.v3.Router",
+            "upstream_http_filters": [http(direction), dict(_CODEC)],
+        },
+    }
 
 
 def envoy_filter(name: str, patches: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

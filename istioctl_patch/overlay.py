@@ -10,6 +10,7 @@ from typing import Any
 from istioctl_patch import injection
 from istioctl_patch.inbound import inbound
 from istioctl_patch.names import ROOT_NAMESPACE
+from istioctl_patch.outbound import outbound
 
 
 def operator(*, stock_envoy: bool = False) -> dict[str, Any]:
@@ -39,7 +40,7 @@ def operator(*, stock_envoy: bool = False) -> dict[str, Any]:
 def resources(namespace: str = ROOT_NAMESPACE) -> list[dict[str, Any]]:
     """What is applied besides, for every sidecar of the mesh; a module for each. ``namespace`` is
     the mesh's root namespace."""
-    made = [inbound()]
+    made = [inbound(), outbound()]
     for each in made:
         if each["metadata"].get("namespace") == ROOT_NAMESPACE:
             each["metadata"]["namespace"] = namespace

@@ -22,7 +22,13 @@ log = structlog.get_logger(__name__)
 _PREFIX = "traffic.sidecar.istio.io/"
 # With istio-cni the second checks what the plugin did; it is told the same.
 INTERCEPTORS = ("istio-init", "istio-validation")
-_FLAGS = {"includeInboundPorts": "-b", "excludeInboundPorts": "-d", "excludeOutboundPorts": "-o"}
+_FLAGS = {
+    "includeInboundPorts": "-b",
+    "excludeInboundPorts": "-d",
+    "includeOutboundIPRanges": "-i",
+    "includeOutboundPorts": "-q",
+    "excludeOutboundPorts": "-o",
+}
 # What istio-init never redirects: HBONE, pilot-agent's and Envoy's own.
 _OWN = (15008, 15020, 15021, 15090)
 
@@ -42,17 +48,25 @@ def ports_of(pod: Mapping[str, Any], proof: Proof) -> Ports:
     result |= {at: _enforcer(proof, *at) for at in proof.lacking}
     included = told.get("includeInboundPorts", "*")
     if included != "*":
-        result = {at: Enforcer.NODE if at[0] is Direction.INGRESS else each
-                  for at, each in result.items()}  # fmt: skip
+        result = _left_to_the_node(result, Direction.INGRESS)
         for port in _ports(included, name, "includeInboundPorts"):
             result[Direction.INGRESS, port] = _enforcer(proof, Direction.INGRESS, port)
     excluded = told.get("excludeInboundPorts", "")
     for port in (*_ports(excluded, name, "excludeInboundPorts"), *_OWN):
         result[Direction.INGRESS, port] = Enforcer.NODE
+    # Ranges of addresses are not told apart here: what they let past the proxy stays closed.
+    if told.get("includeOutboundIPRanges", "*") == "":
+        result = _left_to_the_node(result, Direction.EGRESS)
+        for port in _ports(told.get("includeOutboundPorts", ""), name, "includeOutboundPorts"):
+            result[Direction.EGRESS, port] = _enforcer(proof, Direction.EGRESS, port)
     outbound = told.get("excludeOutboundPorts", "")
     for port in _ports(outbound, name, "excludeOutboundPorts"):
         result[Direction.EGRESS, port] = Enforcer.NODE
     return result
+
+
+def _left_to_the_node(ports: Ports, direction: Direction) -> dict[tuple[Direction, int], Enforcer]:
+    return {at: Enforcer.NODE if at[0] is direction else each for at, each in ports.items()}
 
 
 def _told(pod: Mapping[str, Any]) -> dict[str, str] | None:

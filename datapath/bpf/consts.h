@@ -59,5 +59,7 @@ enum drop_reason {
 enum enforcer { ENFORCER_NODE = 1, ENFORCER_SIDECAR = 2, ENFORCER_UNPROVEN = 3 };
 
 #define LEASE_NS 1000000000ULL
+#define LEASE_INGRESS 1
+#define LEASE_EGRESS 2
 
 #define COUNTER_SLOTS 64 /* verdict * 16 + reason for drops; direction in the high bit */

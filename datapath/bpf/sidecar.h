@@ -3,9 +3,9 @@
  * (docs/adr/0013-a-sidecar-enforces-by-lease.md). */
 #pragma once
 
-static __always_inline bool holds_lease(__u16 endpoint_id)
+static __always_inline bool holds_lease(__u16 endpoint_id, __u8 direction)
 {
-    __u32 id = endpoint_id, zero = 0;
+    __u32 id = endpoint_id, zero = 0, sides;
     void *inner = bpf_map_lookup_elem(&leases, &id);
     volatile struct lease *l;
     __u64 time;
@@ -14,6 +14,9 @@ static __always_inline bool holds_lease(__u16 endpoint_id)
         return false;
     l = bpf_map_lookup_elem(inner, &zero);
     if (!l)
+        return false;
+    sides = l->sides ?: LEASE_INGRESS;
+    if (!(sides & (direction == INGRESS ? LEASE_INGRESS : LEASE_EGRESS)))
         return false;
     time = l->time; /* before the clock is read: a later one is a lie */
     return time && bpf_ktime_get_ns() - time < LEASE_NS;
@@ -36,7 +39,7 @@ static __always_inline bool ask_sidecar(struct judgement *j, __u16 endpoint_id, 
         return false;
     j->action = ACTION_ALLOW;
     j->sidecar = 1;
-    if (*enforcer != ENFORCER_SIDECAR || !holds_lease(endpoint_id)) {
+    if (*enforcer != ENFORCER_SIDECAR || !holds_lease(endpoint_id, direction)) {
         j->action = ACTION_DENY;
         j->reason = DROP_SIDECAR_LEASE;
     }

@@ -85,7 +85,8 @@ struct fragment_value {
 /* Written by the module in a pod's own proxy, which has it mapped. */
 struct lease {
     __u64 time; /* ktime, ns */
-    __u64 revision;
+    __u32 revision;
+    __u32 sides; /* LEASE_INGRESS, LEASE_EGRESS; 0: of a module that knows of no egress */
 };
 
 struct enforcer_key {

@@ -25,11 +25,12 @@ from policy_engine.model import (
 )
 from sandbox.node import Node as SandboxNode
 from sandbox.node import remove_cgroup
-from tests.system.datapath_rig import FAMILIES, A, B, Rig, ask, connect, http, reach
+from tests.system.datapath_rig import FAMILIES, OPEN, A, B, Rig, ask, connect, http, reach
 from tests.system.netns import inside
 from tests.system.stand_in import StandIn
 
 IN, OUT = Direction.INGRESS, Direction.EGRESS
+INGRESS, EGRESS, OLD_MODULE = 1, 2, 0  # sides of a lease
 
 
 class Lease:
@@ -40,9 +41,9 @@ class Lease:
         self._page = mmap.mmap(fd, 4096)
         os.close(fd)
 
-    def hold(self, ago: float = 0.0) -> None:
+    def hold(self, ago: float = 0.0, sides: int = INGRESS | EGRESS) -> None:
         now = time.monotonic_ns() - int(ago * 1e9)
-        self._page[:16] = struct.pack("<QQ", now, 1)
+        self._page[:16] = struct.pack("<QII", now, 1, sides)
 
 
 @pytest.fixture
@@ -134,6 +135,26 @@ def test_egress_leaves_from_the_proxys_cgroup_only(rig: Rig, family: int) -> Non
         assert DropReason.NOT_SIDECAR in rig.reasons()
         lease.hold()
         assert _reach_from(proxy, rig, family) == rig.a.address(family)
+
+
+@pytest.mark.parametrize(
+    ("sides", "comes", "leaves"),
+    [(INGRESS, True, False), (EGRESS, False, True), (OLD_MODULE, True, False)],
+)
+def test_a_lease_is_for_the_sides_that_it_names(
+    rig: Rig, sides: int, comes: bool, leaves: bool
+) -> None:
+    with _cgroup("proxy") as proxy:
+        rig.datapath.enforcers.set_cgroup(1, proxy.stat().st_ino)
+        for endpoint, at in ((1, OUT), (2, IN)):
+            rig.set(1, egress=http(B) if at is OUT else OPEN)
+            rig.set(2, ingress=http(A) if at is IN else OPEN)
+            rig.datapath.enforcers.set(endpoint, {(at, 0): Enforcer.SIDECAR})
+            Lease(rig, endpoint).hold(sides=sides)
+            passes = leaves if at is OUT else comes
+            seen = _reach_from(proxy, rig, 4)
+            assert seen == (rig.a.address(4) if passes else "dropped"), (at, sides)
+            rig.datapath.enforcers.set(endpoint, {})
 
 
 def test_an_unprivileged_process_renews_the_lease_that_it_was_given(rig: Rig) -> None:

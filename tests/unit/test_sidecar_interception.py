@@ -24,21 +24,30 @@ UID = "0b8a5c6e-1111-2222-3333-444455556666"
 @pytest.mark.parametrize(
     ("annotations", "wanted"),
     [
-        ({}, {(IN, 0): SIDECAR, (OUT, 0): UNPROVEN}),
+        ({}, {(IN, 0): SIDECAR, (OUT, 0): SIDECAR}),
         (
             {f"{T}excludeInboundPorts": "8080, 9090"},
-            {(IN, 0): SIDECAR, (OUT, 0): UNPROVEN, (IN, 8080): NODE, (IN, 9090): NODE},
+            {(IN, 0): SIDECAR, (OUT, 0): SIDECAR, (IN, 8080): NODE, (IN, 9090): NODE},
         ),
         (
             {f"{T}includeInboundPorts": "80"},
-            {(IN, 0): NODE, (OUT, 0): UNPROVEN, (IN, 80): SIDECAR},
+            {(IN, 0): NODE, (OUT, 0): SIDECAR, (IN, 80): SIDECAR},
         ),
-        ({f"{T}includeInboundPorts": ""}, {(IN, 0): NODE, (OUT, 0): UNPROVEN}),
+        ({f"{T}includeInboundPorts": ""}, {(IN, 0): NODE, (OUT, 0): SIDECAR}),
         (
             {f"{T}includeInboundPorts": "*", f"{T}excludeOutboundPorts": "443"},
-            {(IN, 0): SIDECAR, (OUT, 0): UNPROVEN, (OUT, 443): NODE},
+            {(IN, 0): SIDECAR, (OUT, 0): SIDECAR, (OUT, 443): NODE},
         ),
-        ({f"{T}excludeInboundPorts": "http,70000,0"}, {(IN, 0): SIDECAR, (OUT, 0): UNPROVEN}),
+        ({f"{T}includeOutboundIPRanges": "10.0.0.0/8"}, {(IN, 0): SIDECAR, (OUT, 0): SIDECAR}),
+        (
+            {
+                f"{T}includeOutboundIPRanges": "",
+                f"{T}includeOutboundPorts": "80, 81",
+                f"{T}excludeOutboundPorts": "81",
+            },
+            {(IN, 0): SIDECAR, (OUT, 0): NODE, (OUT, 80): SIDECAR, (OUT, 81): NODE},
+        ),
+        ({f"{T}excludeInboundPorts": "http,70000,0"}, {(IN, 0): SIDECAR, (OUT, 0): SIDECAR}),
     ],
 )
 def test_ports_by_annotation(

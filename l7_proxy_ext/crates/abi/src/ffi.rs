@@ -74,6 +74,7 @@ pub const ATTRIBUTE_DESTINATION_ADDRESS: u32 = 26;
 pub const ATTRIBUTE_URI_SAN_PEER: u32 = 37;
 pub const ATTRIBUTE_UPSTREAM_ADDRESS: u32 = 41;
 pub const ATTRIBUTE_UPSTREAM_URI_SAN_PEER: u32 = 49;
+pub const ATTRIBUTE_UPSTREAM_LOCAL_ADDRESS: u32 = 51;
 pub const LOG_INFO: u32 = 2;
 pub const LOG_WARN: u32 = 3;
 pub const LOG_ERROR: u32 = 4;
@@ -133,6 +134,10 @@ callbacks! {
         filter: EnvoyPtr, address: *mut EnvoyBuffer, port: *mut u32) -> bool;
     fn envoy_dynamic_module_callback_network_filter_get_local_address(
         filter: EnvoyPtr, address: *mut EnvoyBuffer, port: *mut u32) -> bool;
+    fn envoy_dynamic_module_callback_network_filter_get_upstream_host_address(
+        filter: EnvoyPtr, address: *mut EnvoyBuffer, port: *mut u32) -> bool;
+    fn envoy_dynamic_module_callback_network_filter_get_attribute_string(
+        filter: EnvoyPtr, attribute: u32, value: *mut EnvoyBuffer) -> bool;
     fn envoy_dynamic_module_callback_network_filter_get_ssl_uri_sans_size(
         filter: EnvoyPtr) -> usize;
     fn envoy_dynamic_module_callback_network_filter_get_ssl_uri_sans(

@@ -146,6 +146,11 @@ impl Exchange {
         self.attribute(ffi::ATTRIBUTE_UPSTREAM_URI_SAN_PEER)
     }
 
+    /// Whether the chosen backend is connected: before, nobody knows its certificate.
+    pub fn is_connected(&self) -> bool {
+        !self.attribute(ffi::ATTRIBUTE_UPSTREAM_LOCAL_ADDRESS).is_empty()
+    }
+
     fn address(&self, attribute: u32) -> Option<SocketAddr> {
         std::str::from_utf8(self.attribute(attribute)).ok()?.parse().ok()
     }

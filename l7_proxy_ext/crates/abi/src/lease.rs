@@ -5,14 +5,18 @@ use crate::page::Page;
 use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// `struct lease` of the datapath.
 #[repr(C)]
 struct Entry {
     time: AtomicU64,
-    revision: AtomicU64,
+    revision: AtomicU32,
+    sides: AtomicU32,
 }
+
+const INGRESS: u32 = 1;
+const EGRESS: u32 = 2;
 
 pub struct Lease(Page<Entry>);
 
@@ -27,10 +31,12 @@ impl Lease {
         unsafe { Page::map(&map, libc::PROT_READ | libc::PROT_WRITE) }.map(Self)
     }
 
-    /// This process enforces `revision` now.
-    pub fn hold(&self, revision: u64) {
+    /// This process enforces `revision` now, on these sides.
+    pub fn hold(&self, revision: u64, ingress: bool, egress: bool) {
         let lease = self.0.get();
-        lease.revision.store(revision, Ordering::Relaxed);
+        let sides = u32::from(ingress) * INGRESS | u32::from(egress) * EGRESS;
+        lease.revision.store(u32::try_from(revision).unwrap_or(u32::MAX), Ordering::Relaxed);
+        lease.sides.store(sides, Ordering::Relaxed);
         lease.time.store(monotonic_nanos(), Ordering::Release);
     }
 }

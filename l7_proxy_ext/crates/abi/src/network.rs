@@ -64,6 +64,27 @@ impl Connection {
         unsafe { address(self.0, get) }
     }
 
+    /// The chosen backend; None before `tcp_proxy` has reached it.
+    pub fn upstream(&self) -> Option<SocketAddr> {
+        let get = ffi::envoy_dynamic_module_callback_network_filter_get_upstream_host_address;
+        // SAFETY: the pointer is Envoy's for this hook.
+        unsafe { address(self.0, get) }
+    }
+
+    /// The URI of the backend's certificate; empty without one.
+    pub fn upstream_uri(&self) -> &[u8] {
+        let mut value = EnvoyBuffer::EMPTY;
+        // SAFETY: the bytes are Envoy's until the hook returns, which outlives `self`.
+        unsafe {
+            ffi::envoy_dynamic_module_callback_network_filter_get_attribute_string(
+                self.0,
+                ffi::ATTRIBUTE_UPSTREAM_URI_SAN_PEER,
+                &mut value,
+            );
+            value.bytes()
+        }
+    }
+
     /// The first URI of the client's certificate; empty without one.
     pub fn client_uri(&self) -> &[u8] {
         // SAFETY: the vector has room for as many as Envoy says there are; the bytes are Envoy's
@@ -159,13 +180,13 @@ impl Connection {
     }
 
     /// Writes to the client by way of the filters that come after this one on that way.
-    pub fn inject_write(&self, data: &[u8]) {
+    pub fn inject_write(&self, data: &[u8], end_stream: bool) {
         // SAFETY: Envoy copies `data`; this filter's own hooks are not called for it.
         unsafe {
             ffi::envoy_dynamic_module_callback_network_filter_inject_write_data(
                 self.0,
                 data.into(),
-                false,
+                end_stream,
             );
         }
     }

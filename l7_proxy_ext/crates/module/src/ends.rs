@@ -25,7 +25,8 @@ pub struct Ends {
     pub destination_identity: u32,
     source: Option<End>,
     destination: Option<End>,
-    /// Of a sidecar: who is at the other end.
+    /// Of a sidecar: who is at the other end. None as well where nothing is enforced and nobody
+    /// has said yet.
     pub peer: Option<Arc<Peer>>,
 }
 
@@ -132,24 +133,32 @@ fn in_sidecar(
     peers: &Peers,
     policies: &Policies,
 ) -> Option<Ends> {
-    let peer = peers.get(&side.peer(&addresses))?;
     let policy = policies.only();
+    let peer = match peers.get(&side.peer(&addresses)) {
+        // What nothing is enforced on waits for nobody: who it was is for the log.
+        None if policy.as_ref().is_some_and(|policy| !policy.enforces(side.direction())) => {
+            peers.ask(side.peer(&addresses), Box::new(|| ()));
+            None
+        }
+        known => Some(known?),
+    };
+    let peer_identity = peer.as_ref().map_or(0, |peer| peer.identity);
     let identity = policy.as_ref().map_or(0, |policy| policy.identity);
     let own = End { endpoint_id: policy.as_ref().map_or(0, |policy| policy.id), policy };
     Some(match side {
         Side::Ingress => Ends {
-            source_identity: peer.identity,
+            source_identity: peer_identity,
             destination_identity: identity,
             source: None,
             destination: Some(own),
-            peer: Some(peer),
+            peer,
         },
         Side::Egress => Ends {
             source_identity: identity,
-            destination_identity: peer.identity,
+            destination_identity: peer_identity,
             source: Some(own),
             destination: None,
-            peer: Some(peer),
+            peer,
         },
     })
 }

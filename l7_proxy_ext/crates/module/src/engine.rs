@@ -8,7 +8,7 @@ use serde::Deserialize;
 use sidegate_abi::{Level, Waker, log};
 use sidegate_policy::{Decision, Endpoint, Peer};
 use sidegate_proto::v1::{Direction, Reason, Verdict, VerdictRecord};
-use sidegate_stream::{Agent, Peers, Policies, Sidecar, Subscriber, Verdicts};
+use sidegate_stream::{Agent, Peers, Policies, Sidecar, Soon, Subscriber, Verdicts};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -27,6 +27,7 @@ struct Config {
 
 pub struct Engine {
     sight: Sight,
+    soon: Arc<Soon>,
     policies: Arc<Policies>,
     verdicts: Arc<Verdicts>,
     subscriber: Mutex<Option<Subscriber>>,
@@ -47,29 +48,30 @@ impl Engine {
             serde_json::from_slice(config).map_err(|error| format!("configuration: {error}"))?;
         let ipcache = IpCache::open(&config.ipcache, &config.ipcache_epoch)?;
         let agent = Agent { node: config.node, socket: config.agent_socket, sidecar: None };
-        Self::with(Sight::Node(ipcache), agent)
+        Self::with(Sight::Node(ipcache), Arc::default(), agent)
     }
 
     /// In a sidecar, where no bootstrap extension can be: the first filter starts it.
     pub fn start_sidecar(directory: &Path) -> Result<Self, String> {
-        let peers = Arc::<Peers>::default();
+        let (peers, soon) = (Arc::<Peers>::default(), Arc::<Soon>::default());
         let sidecar = Sidecar {
             peers: Arc::clone(&peers),
+            soon: Arc::clone(&soon),
             lease_socket: directory.join("lease.sock"),
             receive: sidecar::receive_lease,
             enforces: sidecar::enforces,
         };
         let node = std::env::var("HOSTNAME").unwrap_or_default();
         let agent = Agent { node, socket: directory.join("agent.sock"), sidecar: Some(sidecar) };
-        Self::with(Sight::Sidecar(peers), agent)
+        Self::with(Sight::Sidecar(peers), soon, agent)
     }
 
-    fn with(sight: Sight, agent: Agent) -> Result<Self, String> {
+    fn with(sight: Sight, soon: Arc<Soon>, agent: Agent) -> Result<Self, String> {
         let (policies, verdicts) = (Arc::default(), Arc::default());
         let subscriber =
             Subscriber::start(agent, Arc::clone(&policies), Arc::clone(&verdicts), log_line)
                 .map_err(|error| format!("subscriber: {error}"))?;
-        Ok(Self { sight, policies, verdicts, subscriber: Mutex::new(Some(subscriber)) })
+        Ok(Self { sight, soon, policies, verdicts, subscriber: Mutex::new(Some(subscriber)) })
     }
 
     pub fn stop(&self) {
@@ -96,6 +98,11 @@ impl Engine {
         }
     }
 
+    /// In a sidecar: calls back in a moment.
+    pub fn call_back(&self, waker: Waker) {
+        self.soon.call(Box::new(|| waker.wake()));
+    }
+
     /// Judges at both ends: egress of the source, then ingress of the destination, each if it is
     /// an endpoint of this node, or of this pod; `decide` gets its policy, the direction and who is
     /// at the other end.
@@ -111,7 +118,7 @@ impl Engine {
         let ends = ends(self.generation(), facts, side, &self.sight, &self.policies);
         let Some(ends) = ends else {
             let reason = if side.is_some() { Reason::UnknownPeer } else { Reason::Internal };
-            return Judgement::of_nobody(reason);
+            return Judgement::of_nobody(reason, side);
         };
         let lies = ends.peer.as_ref().is_some_and(|peer| !certificate_fits(uri, peer));
         let authenticated = ends.peer.is_some() && !uri.is_empty() && !lies;
@@ -154,10 +161,10 @@ fn weight(decision: &Decision) -> u8 {
 }
 
 impl Judgement {
-    pub fn of_nobody(reason: Reason) -> Self {
+    pub fn of_nobody(reason: Reason, side: Option<Side>) -> Self {
         Self {
             decision: Decision::denied(reason),
-            direction: Direction::Ingress,
+            direction: side.map_or(Direction::Ingress, Side::direction),
             ends: Rc::default(),
         }
     }

@@ -16,6 +16,7 @@ pub struct Http {
     engine: &'static Engine,
     side: Option<Side>,
     exchange: Option<Judged>,
+    asked: bool,
 }
 
 /// A request that was let pass.
@@ -39,7 +40,7 @@ struct Request {
 impl Http {
     /// `side` is None on the node.
     pub fn new(engine: &'static Engine, side: Option<Side>) -> Self {
-        Self { engine, side, exchange: None }
+        Self { engine, side, exchange: None, asked: false }
     }
 
     fn facts(&self, envoy: &Exchange) -> Option<Facts> {
@@ -49,18 +50,24 @@ impl Http {
         }
     }
 
-    /// `patient`: it may still be asked who the peer is.
-    fn admit(&mut self, envoy: &Exchange, patient: bool) -> Next {
+    /// Waits to know who the peer is, and which certificate it shows.
+    fn admit(&mut self, envoy: &Exchange) -> Next {
         let Some(facts) = self.facts(envoy) else {
             // Configured without `sidegate_peer`: there is nobody to name in a record.
-            return deny(envoy, &Judgement::of_nobody(Reason::Internal));
+            return deny(envoy, &Judgement::of_nobody(Reason::Internal, self.side));
         };
         let since = Instant::now();
         let generation = self.engine.generation();
         let request = Request::copy(envoy);
         let judgement = judge(self.engine, self.side, envoy, &facts, &request);
-        if patient && judgement.decision.reason == Reason::UnknownPeer {
+        if judgement.decision.reason == Reason::UnknownPeer && !self.asked {
+            self.asked = true;
             self.engine.ask_peer(&facts, self.side, envoy.waker());
+            return Next::Wait;
+        }
+        if self.side == Some(Side::Egress) && depends_on_proof(&judgement) && !envoy.is_connected()
+        {
+            self.engine.call_back(envoy.waker());
             return Next::Wait;
         }
         let judged =
@@ -76,11 +83,11 @@ impl Http {
 
 impl HttpFilter for Http {
     fn on_request_headers(&mut self, envoy: &Exchange) -> Next {
-        self.admit(envoy, true)
+        self.admit(envoy)
     }
 
     fn on_scheduled(&mut self, envoy: &Exchange) -> Next {
-        self.admit(envoy, false)
+        self.admit(envoy)
     }
 
     fn on_response_headers(&mut self, envoy: &Exchange) {
@@ -119,6 +126,15 @@ impl HttpFilter for Http {
         if let Some(judged) = &mut self.exchange {
             judged.log(self.engine, envoy, 0);
         }
+    }
+}
+
+/// Whether a certificate that is not known yet may make it another one.
+fn depends_on_proof(Judgement { decision, .. }: &Judgement) -> bool {
+    match decision.reason {
+        Reason::NotEnforced => false,
+        Reason::Unauthenticated => true,
+        _ => !decision.is_denied(),
     }
 }
 

@@ -4,6 +4,7 @@
 use crate::engine::{Engine, Judgement};
 use crate::facts::{Facts, KEY};
 use crate::guard::log_not_protocol;
+use crate::held::Held;
 use crate::sidecar::Side;
 use sidegate_abi::network::{Connection, Flow, NetworkFilter};
 use sidegate_kafka::{Actions, Judge, Question, Request, Session};
@@ -17,14 +18,16 @@ pub struct Kafka {
     session: Session,
     closed: bool,
     passage: Passage,
+    held: Held,
 }
 
 /// What a sidecar's connection is, where the same filter sees all that is not HTTP.
 #[derive(Clone, Copy, PartialEq)]
 enum Passage {
-    /// Nobody has asked yet; on the node it stays so, and every byte is read.
+    /// Nobody has asked yet; on the node it stays so, and every byte is read. Of what leaves a pod
+    /// the backend is known when the first bytes pass.
     New,
-    /// It is not known yet who the client is.
+    /// It is not known yet who the peer is.
     Waits,
     /// Policy asks for Kafka: every byte is read. The client was judged in this generation.
     Read(u64),
@@ -35,14 +38,14 @@ enum Passage {
 impl Kafka {
     /// `side` is None on the node.
     pub fn new(engine: &'static Engine, side: Option<Side>) -> Self {
-        let session = Session::default();
-        Self { engine, side, session, closed: false, passage: Passage::New }
+        let (session, held) = (Session::default(), Held::default());
+        Self { engine, side, session, closed: false, passage: Passage::New, held }
     }
 
     fn facts(&self, envoy: &Connection) -> Option<Facts> {
         match self.side {
             None => envoy.filter_state(KEY).and_then(Facts::from_bytes),
-            Some(_) => Some(Facts::between(envoy.remote()?, envoy.local()?)),
+            Some(side) => side.connection(envoy),
         }
     }
 
@@ -52,11 +55,11 @@ impl Kafka {
         let generation = self.engine.generation();
         let Some(facts) = self.facts(envoy) else { return self.refuse(envoy, None) };
         let port = facts.destination_port();
-        let uri = envoy.client_uri();
+        let uri = self.side.map_or(&[][..], |side| side.connection_uri(envoy));
         let judgement = self.engine.judge(&facts, self.side, uri, |endpoint, direction, peer| {
             endpoint.l4(direction, peer, port)
         });
-        if judgement.ends.peer.is_none() {
+        if judgement.decision.reason == Reason::UnknownPeer {
             if self.passage != Passage::Waits {
                 self.passage = Passage::Waits;
                 self.engine.ask_peer(&facts, self.side, envoy.waker());
@@ -94,12 +97,12 @@ impl Kafka {
     fn passes(&mut self, envoy: &Connection) -> Result<bool, Flow> {
         let now = self.engine.generation();
         match self.passage {
-            Passage::New => Ok(false),
+            Passage::New if self.side != Some(Side::Egress) => Ok(false),
             Passage::Waits => Err(Flow::Stop),
             _ if self.closed => Err(Flow::Stop),
             Passage::Open(generation) if generation == now => Ok(true),
             Passage::Read(generation) if generation == now => Ok(false),
-            Passage::Open(_) | Passage::Read(_) => match self.admit(envoy) {
+            Passage::New | Passage::Open(_) | Passage::Read(_) => match self.admit(envoy) {
                 Flow::Continue => Ok(matches!(self.passage, Passage::Open(_))),
                 Flow::Stop => Err(Flow::Stop),
             },
@@ -114,13 +117,38 @@ impl Kafka {
         let mut actions = Actions::default();
         match self.facts(envoy) {
             Some(facts) if !self.closed => {
-                let uri = if self.side.is_some() { envoy.client_uri() } else { b"" };
+                let uri = self.side.map_or(&[][..], |side| side.connection_uri(envoy));
                 let judge = ByPolicy { engine: self.engine, side: self.side, facts, uri };
                 step(&mut self.session, &judge, &mut actions);
             }
             _ => actions.not_protocol = !self.closed,
         }
         actions
+    }
+
+    /// Lets go what was held while nobody knew who the peer is, as if it came now.
+    fn release(&mut self, envoy: &Connection) -> Flow {
+        let Held { from_client, from_server, ended } = std::mem::take(&mut self.held);
+        if !matches!(self.passage, Passage::Read(_)) {
+            if !from_client.is_empty() {
+                envoy.inject_read(&from_client);
+            }
+            if !from_server.is_empty() || ended {
+                envoy.inject_write(&from_server, ended);
+            }
+            return Flow::Continue;
+        }
+        let actions = self.run(envoy, |session, judge, out| {
+            session.on_client(&from_client, judge, out);
+            session.on_broker(&from_server, judge, out);
+        });
+        if !actions.to_broker.is_empty() {
+            envoy.inject_read(&actions.to_broker);
+        }
+        if !actions.to_client.is_empty() || ended {
+            envoy.inject_write(&actions.to_client, ended);
+        }
+        self.end_if_not_kafka(envoy, &actions)
     }
 
     fn end_if_not_kafka(&mut self, envoy: &Connection, actions: &Actions) -> Flow {
@@ -138,37 +166,50 @@ impl Kafka {
 
 impl NetworkFilter for Kafka {
     fn on_new_connection(&mut self, envoy: &Connection) -> Flow {
-        if self.side.is_none() {
-            return Flow::Continue;
+        match self.side {
+            Some(Side::Ingress) => self.admit(envoy),
+            None | Some(Side::Egress) => Flow::Continue,
         }
-        self.admit(envoy)
     }
 
     fn on_scheduled(&mut self, envoy: &Connection) -> Flow {
-        self.admit(envoy)
+        match self.admit(envoy) {
+            Flow::Continue => self.release(envoy),
+            Flow::Stop => Flow::Stop,
+        }
     }
 
     fn on_read(&mut self, envoy: &Connection, _end_stream: bool) -> Flow {
         match self.passes(envoy) {
             Ok(true) => return Flow::Continue,
             Ok(false) => {}
-            Err(flow) => return flow,
+            Err(flow) => {
+                if self.side == Some(Side::Egress) {
+                    self.held.read(envoy);
+                }
+                return flow;
+            }
         }
         let mut bytes = Vec::new();
         envoy.read_buffer(|chunk| bytes.extend_from_slice(chunk));
         let actions = self.run(envoy, |session, judge, out| session.on_client(&bytes, judge, out));
         envoy.replace_read_buffer(&actions.to_broker);
         if !actions.to_client.is_empty() {
-            envoy.inject_write(&actions.to_client);
+            envoy.inject_write(&actions.to_client, false);
         }
         self.end_if_not_kafka(envoy, &actions)
     }
 
-    fn on_write(&mut self, envoy: &Connection, _end_stream: bool) -> Flow {
+    fn on_write(&mut self, envoy: &Connection, end_stream: bool) -> Flow {
         match self.passes(envoy) {
             Ok(true) => return Flow::Continue,
             Ok(false) => {}
-            Err(flow) => return flow,
+            Err(flow) => {
+                if self.side == Some(Side::Egress) {
+                    self.held.write(envoy, end_stream);
+                }
+                return flow;
+            }
         }
         let mut bytes = Vec::new();
         envoy.write_buffer(|chunk| bytes.extend_from_slice(chunk));

@@ -5,6 +5,7 @@ mod ends;
 mod engine;
 mod facts;
 mod guard;
+mod held;
 mod http;
 mod ipcache;
 mod kafka;

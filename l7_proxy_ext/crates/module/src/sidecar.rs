@@ -4,7 +4,9 @@ use crate::facts::{Facts, KEY};
 use serde::Deserialize;
 use sidegate_abi::http::Exchange;
 use sidegate_abi::lease as abi;
-use sidegate_stream::{Address, Lease, Peer};
+use sidegate_abi::network::Connection;
+use sidegate_proto::v1::Direction;
+use sidegate_stream::{Address, Lease, Peer, Sides};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
@@ -38,6 +40,14 @@ impl Side {
         }
     }
 
+    /// Whose policy counts.
+    pub fn direction(self) -> Direction {
+        match self {
+            Self::Ingress => Direction::Ingress,
+            Self::Egress => Direction::Egress,
+        }
+    }
+
     /// Both ends of an exchange. None where Envoy does not know the other one.
     ///
     /// Who comes in is who connected: Istio lets Envoy take the address that a request itself
@@ -52,6 +62,16 @@ impl Side {
         }
     }
 
+    /// Both ends of a connection that is not read as HTTP. None where Envoy does not know the
+    /// other one: it has not chosen a backend yet.
+    pub fn connection(self, envoy: &Connection) -> Option<Facts> {
+        let server = match self {
+            Self::Ingress => envoy.local(),
+            Self::Egress => envoy.upstream(),
+        };
+        Some(Facts::between(envoy.remote()?, server?))
+    }
+
     /// The URI in the peer's certificate; empty without one.
     pub fn peer_uri(self, envoy: &Exchange) -> &[u8] {
         match self {
@@ -59,50 +79,57 @@ impl Side {
             Self::Egress => envoy.upstream_uri(),
         }
     }
+
+    /// The same of a connection.
+    pub fn connection_uri(self, envoy: &Connection) -> &[u8] {
+        match self {
+            Self::Ingress => envoy.client_uri(),
+            Self::Egress => envoy.upstream_uri(),
+        }
+    }
 }
 
-/// The two ways by which something comes to the pod.
+/// The two ways by which something comes to the pod, or leaves it.
 #[derive(Clone, Copy)]
 pub enum Kind {
     Http,
     Network,
 }
 
-/// Configurations of filters for what comes in that Envoy has in use, by [`Kind`].
-static INGRESS: [AtomicUsize; 2] = [AtomicUsize::new(0), AtomicUsize::new(0)];
+/// Configurations of filters that Envoy has in use, by [`Side`] and [`Kind`].
+static CONFIGURED: [[AtomicUsize; 2]; 2] = [const { [const { AtomicUsize::new(0) }; 2] }; 2];
 
 /// Counts a filter's configuration for as long as it lives.
-pub struct Configured(Option<&'static AtomicUsize>);
+pub struct Configured(&'static AtomicUsize);
 
 impl Configured {
     pub fn new(side: Side, kind: Kind) -> Self {
-        let count = (side == Side::Ingress).then(|| &INGRESS[kind as usize]);
-        if let Some(count) = count {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
+        let count = &CONFIGURED[side as usize][kind as usize];
+        count.fetch_add(1, Ordering::Relaxed);
         Self(count)
     }
 }
 
 impl Drop for Configured {
     fn drop(&mut self) {
-        if let Some(count) = self.0 {
-            count.fetch_sub(1, Ordering::Relaxed);
-        }
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// Whether what comes to the pod is judged at all: the filters may be taken from us at any time.
-pub fn enforces() -> bool {
-    INGRESS.iter().all(|count| count.load(Ordering::Relaxed) > 0)
+/// What of the pod's traffic is judged at all: the filters may be taken from us at any time.
+pub fn enforces() -> Sides {
+    let judged = |side: Side| {
+        CONFIGURED[side as usize].iter().all(|count| count.load(Ordering::Relaxed) > 0)
+    };
+    Sides { ingress: judged(Side::Ingress), egress: judged(Side::Egress) }
 }
 
 /// Takes the lease that the agent has put into a socket.
 pub fn receive_lease(socket: BorrowedFd) -> io::Result<Box<dyn Lease>> {
     struct Mapped(abi::Lease);
     impl Lease for Mapped {
-        fn hold(&self, revision: u64) {
-            self.0.hold(revision);
+        fn hold(&self, revision: u64, sides: Sides) {
+            self.0.hold(revision, sides.ingress, sides.egress);
         }
     }
     Ok(Box::new(Mapped(abi::Lease::receive(socket)?)))

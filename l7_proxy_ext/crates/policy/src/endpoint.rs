@@ -102,6 +102,11 @@ impl Endpoint {
         self.direction(direction).judge(peer, port, |rules| rules.kafka.find(request))
     }
 
+    /// Whether policy says anything of what passes in `direction`.
+    pub fn enforces(&self, direction: v1::Direction) -> bool {
+        self.direction(direction).enforced
+    }
+
     /// The origin of the rule behind a decision of this very policy in `direction`.
     pub fn rule(&self, direction: v1::Direction, decision: &Decision) -> Option<&str> {
         decision.rule.map(|number| &*self.direction(direction).origins[number])

@@ -3,10 +3,12 @@
 
 mod peers;
 mod policies;
+mod soon;
 mod subscriber;
 mod verdicts;
 
 pub use peers::{Address, Peer, Peers};
 pub use policies::Policies;
-pub use subscriber::{Agent, Lease, Log, Sidecar, Subscriber};
+pub use soon::Soon;
+pub use subscriber::{Agent, Lease, Log, Sidecar, Sides, Subscriber};
 pub use verdicts::{MERGE_WINDOW, MergeKey, Verdicts};

@@ -24,7 +24,7 @@ pub struct Peer {
     pub spiffe_path: Box<str>,
 }
 
-type Wake = Box<dyn FnOnce() + Send>;
+pub(crate) type Wake = Box<dyn FnOnce() + Send>;
 
 /// One writer, the stream's thread; readers never wait.
 #[derive(Default)]

@@ -1,6 +1,6 @@
 //! The connection to the agent: policies in, acknowledgements and verdicts out.
 
-use crate::{Peers, Policies, Verdicts};
+use crate::{Peers, Policies, Soon, Verdicts};
 use hyper_util::rt::TokioIo;
 use sidegate_proto::v1;
 use sidegate_proto::v1::policy_service_client::PolicyServiceClient;
@@ -45,17 +45,25 @@ pub struct Agent {
 /// What a pod's own proxy has besides.
 pub struct Sidecar {
     pub peers: Arc<Peers>,
+    pub soon: Arc<Soon>,
     pub lease_socket: PathBuf,
     /// Takes what the agent has put into the socket.
     pub receive: fn(BorrowedFd) -> io::Result<Box<dyn Lease>>,
-    /// Whether the proxy has a filter of ours that judges what comes to the pod: without one it
-    /// has no lease, whatever its policy.
-    pub enforces: fn() -> bool,
+    /// On which sides the proxy has filters of ours that judge: where it has none it has no
+    /// lease, whatever its policy.
+    pub enforces: fn() -> Sides,
 }
 
-/// What the datapath looks at (docs/adr/0013).
+/// What of the pod's traffic is judged: what comes to it, what it sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sides {
+    pub ingress: bool,
+    pub egress: bool,
+}
+
+/// What the datapath looks at (docs/adr/0013, 0014).
 pub trait Lease: Send {
-    fn hold(&self, revision: u64);
+    fn hold(&self, revision: u64, sides: Sides);
 }
 
 /// Receives a line for the log, `true` for a failure.
@@ -86,6 +94,7 @@ impl Subscriber {
                 tokio::select! {
                     () = subscribe(&agent, &policies, &verdicts, log, stopped, &held) => {}
                     () = enforce(&agent, &policies, &held, &mut ended) => {}
+                    () = call_back(&agent) => {}
                 }
             });
         })?;
@@ -119,11 +128,21 @@ async fn enforce(
     std::future::pending().await
 }
 
+/// Never ends.
+async fn call_back(agent: &Agent) {
+    match &agent.sidecar {
+        Some(sidecar) => sidecar.soon.run().await,
+        None => std::future::pending().await,
+    }
+}
+
 fn hold(sidecar: &Sidecar, policies: &Policies, held: &Held) {
-    if let (Some(lease), Some(policy), true) =
-        (&*held.borrow(), policies.only(), (sidecar.enforces)())
-    {
-        lease.hold(policy.revision);
+    let sides = (sidecar.enforces)();
+    if !(sides.ingress || sides.egress) {
+        return;
+    }
+    if let (Some(lease), Some(policy)) = (&*held.borrow(), policies.only()) {
+        lease.hold(policy.revision, sides);
     }
 }
 

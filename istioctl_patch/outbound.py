@@ -1,0 +1,41 @@
+"""EnvoyFilter ``sidegate-outbound``: what leaves a pod is judged in its sidecar. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from istioctl_patch import module_filter
+
+
+def outbound() -> dict[str, Any]:
+    """The module where it is known which backend was chosen (docs/adr/0014): for HTTP among the
+    upstream filters of the router, for the rest before ``tcp_proxy``.
+
+    Not among the clusters' filters: a merge replaces all of a cluster's HTTP options, which say how
+    the backend is spoken to (h2 upgrade, server name, idle timeout).
+    """
+    manager = {"name": "envoy.filters.network.http_connection_manager"}
+    router = {"name": module_filter.ROUTER}
+    return module_filter.envoy_filter(
+        "sidegate-outbound",
+        [
+            {
+                "applyTo": "NETWORK_FILTER",
+                "match": {
+                    "context": "SIDECAR_OUTBOUND",
+                    "listener": {
+                        "filterChain": {"filter": {"name": "envoy.filters.network.tcp_proxy"}}
+                    },
+                },
+                "patch": {"operation": "INSERT_BEFORE", "value": module_filter.network("egress")},
+            },
+            {
+                "applyTo": "HTTP_FILTER",
+                "match": {
+                    "context": "SIDECAR_OUTBOUND",
+                    "listener": {"filterChain": {"filter": {**manager, "subFilter": router}}},
+                },
+                "patch": {"operation": "MERGE", "value": module_filter.router("egress")},
+            },
+        ],
+    )
