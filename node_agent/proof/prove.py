@@ -120,40 +120,43 @@ def _unguarded_http(
             return  # none have come: nothing is answered but 404
     if _switched_off(routes):
         yield None, f"its routes switch {filters.HTTP} off"
-    for name, why in _reached(routes):
+    for name, why, mirrored in _reached(routes):
         if why:
             yield None, why
         elif name in config.clusters:
             own = config.clusters[name].get("typed_extension_protocol_options", {})
-            upstream = own.get(_HTTP_OPTIONS, {}).get("http_filters") or by_router
-            if not filters.judges_requests(upstream, direction):
+            upstream = own.get(_HTTP_OPTIONS, {}).get("http_filters")
+            if not mirrored:  # a mirrored request does not meet the router's
+                upstream = upstream or by_router
+            if not filters.judges_requests(upstream or (), direction):
                 yield [name], f"cluster {name}: {filters.HTTP} is not its last filter"
 
 
-def _reached(routes: Json) -> Iterator[tuple[str, str]]:
-    """Clusters of a route configuration, or why they cannot be told."""
+def _reached(routes: Json) -> Iterator[tuple[str, str, bool]]:
+    """Clusters of a route configuration, or why they cannot be told; whether it is for a mirror."""
     for host in routes.get("virtual_hosts", ()):
         if "matcher" in host:
-            yield "", f"virtual host {host.get('name')} has a matcher"
+            yield "", f"virtual host {host.get('name')} has a matcher", False
         for route in host.get("routes", ()):
             if any(kind in route for kind in _NOT_TO_CLUSTERS):
                 continue
             action = route.get("route", {})
             if any("connect_config" in each for each in action.get("upgrade_configs", ())):
-                yield "", f"route {route.get('name', '?')} ends CONNECT"
+                yield "", f"route {route.get('name', '?')} ends CONNECT", False
             if "cluster" in action:
-                yield action["cluster"], ""
+                yield action["cluster"], "", False
             elif "weighted_clusters" in action:
                 yield from _weighted(action["weighted_clusters"])
             else:
-                yield "", f"route {route.get('name', '?')}: where it goes is not known"
+                yield "", f"route {route.get('name', '?')}: where it goes is not known", False
             for mirror in action.get("request_mirror_policies", ()):
-                yield mirror.get("cluster", ""), "" if "cluster" in mirror else "a mirror"
+                yield mirror.get("cluster", ""), "" if "cluster" in mirror else "a mirror", True
 
 
-def _weighted(weighted: Json) -> Iterator[tuple[str, str]]:
+def _weighted(weighted: Json) -> Iterator[tuple[str, str, bool]]:
     for each in weighted["clusters"]:
-        yield each.get("name", ""), "" if "name" in each else "a weighted cluster of a header"
+        why = "" if "name" in each else "a weighted cluster of a header"
+        yield each.get("name", ""), why, False
 
 
 def _switched_off(routes: Json) -> bool:

@@ -55,7 +55,7 @@ def test_ports_by_annotation(
 ) -> None:
     pod = {"metadata": {"namespace": "n", "name": "p", "annotations": annotations}}
     with_cni = pod | {"spec": {"initContainers": [{"name": "istio-validation"}]}}
-    assert ports_of(with_cni, Proof({(OUT, 0): "not yet"})) == wanted | OWN
+    assert ports_of(with_cni, Proof({})) == wanted | OWN
 
 
 @pytest.mark.parametrize("mode", ["REDIRECT", "TPROXY"])
@@ -63,13 +63,13 @@ def test_ports_by_what_istio_init_is_told(mode: str) -> None:
     """The mesh's settings are in its arguments alone."""
     args = ["istio-iptables", "-m", mode, "-b", "*", "-d", "15090,15021,15020,9000", "-o", "443"]
     pod = {"spec": {"initContainers": [{"name": "istio-init", "args": args}]}}
-    wanted = {(IN, 0): SIDECAR, (IN, 9000): NODE, (OUT, 0): UNPROVEN, (OUT, 443): NODE}
-    assert ports_of(pod, Proof({(OUT, 0): "not yet"})) == wanted | OWN
+    wanted = {(IN, 0): SIDECAR, (IN, 9000): NODE, (OUT, 0): SIDECAR, (OUT, 443): NODE}
+    assert ports_of(pod, Proof({})) == wanted | OWN
 
 
 def test_what_nobody_intercepts_is_the_nodes() -> None:
     pod = {"spec": {"initContainers": [{"name": "istio-proxy"}, {"name": "mine"}]}}
-    assert ports_of(pod, Proof({(OUT, 0): "not yet"})) == {(IN, 0): NODE, (OUT, 0): NODE}
+    assert ports_of(pod, Proof({})) == {(IN, 0): NODE, (OUT, 0): NODE}
 
 
 def test_what_is_not_proven_is_so_on_every_port_that_is_intercepted() -> None:

@@ -6,11 +6,12 @@ import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sandbox.cluster import kubectl
-from sandbox.istio_quickstart import ask
+from sandbox.mesh_probes import ask
 from tests.system.cluster_rig import eventually
 from tests.system.istio.mesh import MESH, agent, enforces
 
@@ -161,6 +162,6 @@ def _address(pod: str) -> str:
     return kubectl(MESH, "get", "pod", pod, "-o", "jsonpath={.status.podIP}")
 
 
-def _flows(*filters: str) -> list[dict[str, object]]:
+def _flows(*filters: str) -> list[dict[str, Any]]:
     said = agent("shopper", "observe", "--last", "200", *filters, "-o", "json")
     return [json.loads(line) for line in said.splitlines()]
