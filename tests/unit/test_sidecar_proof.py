@@ -95,6 +95,19 @@ def _another_port_leads_there(dump: Dump) -> None:
     )
 
 
+def _by_router(dump: Dump) -> None:
+    manager = dump.manager("0.0.0.0_8080")
+    ours = list(dump.upstream("inbound|8080||"))
+    dump.upstream("inbound|8080||").clear()
+    manager["http_filters"][-1]["typed_config"]["upstream_http_filters"] = ours
+
+
+def _mirrored(dump: Dump) -> None:
+    _by_router(dump)
+    (host,) = dump.manager("0.0.0.0_8080")["route_config"]["virtual_hosts"]
+    host["routes"][0]["route"]["request_mirror_policies"] = [{"cluster": "inbound|8080||"}]
+
+
 def _drains(dump: Dump) -> None:
     for part in dump.whole["configs"]:
         for each in part.get("dynamic_listeners", ()):
@@ -128,6 +141,8 @@ def _no_dump(dump: Dump) -> None:
         (_by_header, {0}, "where it goes is not known"),
         (_by_tcp, {8080}, "sidegate_kafka is not right before tcp_proxy"),
         (_another_port_leads_there, {8080, 9999}, "chain mine: sidegate_kafka is not"),
+        (_by_router, set(), ""),
+        (_mirrored, {8080}, "cluster inbound|8080||: sidegate_http is not its last filter"),
         (_drains, {0}, "sidegate_kafka is not right before tcp_proxy"),
         (_no_listener, {0}, "no listener virtualInbound"),
         (_no_dump, {0}, "its configuration cannot be read"),
