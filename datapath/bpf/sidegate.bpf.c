@@ -298,12 +298,13 @@ static __always_inline int from_device(struct __sk_buff *skb, bool hairpin)
     in = judge(dst.endpoint_id, INGRESS, src.identity, &p);
     if (in.action == ACTION_REDIRECT)
         return redirect(skb, &p, &r, in.proxy_port, INGRESS, src.identity);
-    if (in.action == ACTION_ALLOW && !is_first_syn(&p)) {
-        c = find_forward(&p, INGRESS);
-        if (c && (c->flags & CT_PROXIED) && to_proxy_socket(skb, &p) == 0)
-            return TCX_PASS;
-    }
-    return TCX_NEXT;
+    c = is_first_syn(&p) ? NULL : find_forward(&p, INGRESS);
+    if (!c || !(c->flags & CT_PROXIED))
+        return TCX_NEXT;
+    /* The kernel would find Envoy's socket by itself (tcp_early_demux). */
+    if (in.action == ACTION_DENY)
+        return drop(&p, &r, in.reason ? in.reason : DROP_POLICY_DENIED);
+    return to_proxy_socket(skb, &p) == 0 ? TCX_PASS : TCX_NEXT;
 }
 
 SEC("tc")

@@ -179,14 +179,17 @@ def test_a_connection_older_than_its_policy_is_reset(rig: Rig) -> None:
 
 
 @ON_BOTH_LINKS
-def test_a_redirected_connection_outlives_its_last_l7_rule(rig: Rig) -> None:
+@pytest.mark.parametrize("remote", [False, True])
+def test_a_redirected_connection_outlives_its_last_l7_rule(rig: Rig, remote: bool) -> None:
+    """And ends where nothing allows it any more, though the kernel could find Envoy's socket."""
     rig.proxy = StandIn(rig.node.name)
-    rig.set(2, ingress=http(A))
-    with connect(rig.a.netns, rig.b.address(4)) as live:
-        assert ask(live) == "P" + rig.a.address(4)
-        rig.set(2, ingress=allow(A))
-        assert ask(live) == "P" + rig.a.address(4)
-        assert reach(rig.a.netns, rig.b) == rig.a.address(4)
+    client, identity = (rig.node.remote, 2) if remote else (rig.a, A)
+    rig.set(2, ingress=http(identity))
+    with connect(client.netns, rig.b.address(4)) as live:
+        assert ask(live) == "P" + client.address(4)
+        rig.set(2, ingress=allow(identity))
+        assert ask(live) == "P" + client.address(4)
+        assert reach(client.netns, rig.b) == client.address(4)
         rig.set(2, ingress=CLOSED)
         with pytest.raises(TimeoutError):
             ask(live)

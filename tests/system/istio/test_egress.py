@@ -121,9 +121,9 @@ def test_what_the_mesh_takes_for_tcp_is_no_way_around() -> None:
 
 @pytest.mark.usefixtures("shopper")
 def test_who_goes_past_the_proxy_does_not_get_out() -> None:
-    """By the proxy's user in another container: interception is by user, and a user is no proof."""
+    """As the proxy's user in another container: interception is by user, and a user is no proof."""
     at = _address("plain")
-    assert _ask("--timeout=1s", f"http://{at}:8080/allowed", container="intruder") == "none"
+    assert _ask("--timeout=1s", f"http://{at}:8080/allowed", forged=True) == "none"
     dropped = _flows("--direction", "egress", "--layer", "L3/L4", "--pod", "shopper")
     assert "not sidecar" in {flow["reason"] for flow in dropped}
 
@@ -144,10 +144,13 @@ def test_without_our_filter_only_that_side_is_closed() -> None:
     assert _ask("http://plain/denied") == "403"
 
 
-def _ask(*arguments: str, container: str = "app") -> str:
-    """The status that the client's request ends with; "none" without an answer of a server's."""
+def _ask(*arguments: str, forged: bool = False) -> str:
+    """The status that the client's request ends with; "none" without an answer of a server's.
+    ``forged``: as the proxy's user (the sandbox's exec is root's)."""
+    user = ("setpriv", "--reuid=1337", "--regid=1337", "--clear-groups") if forged else ()
+    client = (*user, "http", "get", *arguments)
     try:
-        said = kubectl(MESH, "exec", "shopper", "-c", container, "--", "http", "get", *arguments)
+        said = kubectl(MESH, "exec", "shopper", "-c", "app", "--", *client)
         status = json.loads(said.splitlines()[-1])["status"]
     except (subprocess.CalledProcessError, ValueError, LookupError):
         return "none"
