@@ -34,7 +34,7 @@ impl Lease {
     /// This process enforces `revision` now, on these sides.
     pub fn hold(&self, revision: u64, ingress: bool, egress: bool) {
         let lease = self.0.get();
-        let sides = u32::from(ingress) * INGRESS | u32::from(egress) * EGRESS;
+        let sides = (u32::from(ingress) * INGRESS) | (u32::from(egress) * EGRESS);
         lease.revision.store(u32::try_from(revision).unwrap_or(u32::MAX), Ordering::Relaxed);
         lease.sides.store(sides, Ordering::Relaxed);
         lease.time.store(monotonic_nanos(), Ordering::Release);
