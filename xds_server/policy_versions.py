@@ -2,7 +2,7 @@
 
 Sidecars keep their module for as long as their pod lives. Fields are only ever added, and a module
 leaves out what it does not know: so whatever a field narrows has to be taken away from the policy
-of a module that would read it as wider (docs/adr/0017).
+of a module that would read it as wider (docs/adr/0016).
 """
 
 from __future__ import annotations
