@@ -1,4 +1,7 @@
-"""What of Gateway API is claimed. Names: sigs.k8s.io/gateway-api/pkg/features."""
+"""What of Gateway API is claimed; nothing of meshes, whose routes no Envoy is sent yet.
+
+Names: sigs.k8s.io/gateway-api/pkg/features.
+"""
 
 from __future__ import annotations
 
@@ -46,16 +49,6 @@ SUPPORTED = frozenset(
         "HTTPRouteRetryConnectionError",
         "HTTPRouteSchemeRedirect",
         "ListenerSet",
-        "Mesh",
-        "MeshClusterIPMatching",
-        "MeshConsumerRoute",
-        "MeshHTTPRouteBackendRequestHeaderModification",
-        "MeshHTTPRouteNamedRouteRule",
-        "MeshHTTPRouteQueryParamMatching",
-        "MeshHTTPRouteRedirectPath",
-        "MeshHTTPRouteRedirectPort",
-        "MeshHTTPRouteRewritePath",
-        "MeshHTTPRouteSchemeRedirect",
         "ReferenceGrant",
         "TCPRoute",
         "TLSRoute",
