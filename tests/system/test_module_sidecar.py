@@ -246,6 +246,9 @@ def _config(folder: Path, ports: tuple[int, int], backends: list[int]) -> dict[s
                 {
                     "name": f"{port}",
                     "address": {"socket_address": {"address": SERVER, "port_value": port}},
+                    "listener_filters": [
+                        module("listener", "DynamicModuleListenerFilter", "sidegate_peer")
+                    ],
                     "filter_chains": [{"filters": filters}],
                 }
                 for port, filters in zip(ports, chains, strict=True)

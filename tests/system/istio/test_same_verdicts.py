@@ -53,7 +53,9 @@ def test_a_policy_means_the_same_with_and_without_sidecars(case: dict[str, Any])
         kubectl(MESH, "wait", *AT, "--for=condition=Enforced", "cnp/case", "--timeout=20s")
     asked = list(itertools.product(PAIRS, case["asks"]))
     with ThreadPoolExecutor(8) as pool:
-        seen = list(pool.map(lambda each: _seen(each[1], *each[0], egress="egress" in case), asked))
+        seen = list(
+            pool.map(lambda each: _seen(each[1], each[0][0], each[0][1], "egress" in case), asked)
+        )
     wrong = {
         f"{ask} by {client} of {server}": got
         for ((client, server), ask), got in zip(asked, seen, strict=True)
