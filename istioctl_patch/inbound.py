@@ -18,17 +18,8 @@ def inbound() -> dict[str, Any]:
                 "match": {"context": "SIDECAR_INBOUND"},
                 "patch": {"operation": "ADD", "value": module_filter.listener("ingress")},
             },
-            {
-                # What is not HTTP: Kafka is judged, the rest passes as L4 rules say.
-                "applyTo": "NETWORK_FILTER",
-                "match": {
-                    "context": "SIDECAR_INBOUND",
-                    "listener": {
-                        "filterChain": {"filter": {"name": "envoy.filters.network.tcp_proxy"}}
-                    },
-                },
-                "patch": {"operation": "INSERT_BEFORE", "value": module_filter.network("ingress")},
-            },
+            # What is not HTTP: Kafka is judged, the rest passes as L4 rules say.
+            module_filter.before_tcp_proxy("SIDECAR_INBOUND", "ingress"),
             {
                 "applyTo": "CLUSTER",
                 "match": {"context": "SIDECAR_INBOUND"},

@@ -42,6 +42,16 @@ def network(direction: str) -> dict[str, Any]:
     return _filter("network", "DynamicModuleNetworkFilter", "sidegate_kafka", direction)
 
 
+def before_tcp_proxy(context: str, direction: str) -> dict[str, Any]:
+    """A patch of chains that carry bytes unread; ``context`` is EnvoyFilter's."""
+    proxy = {"filterChain": {"filter": {"name": "envoy.filters.network.tcp_proxy"}}}
+    return {
+        "applyTo": "NETWORK_FILTER",
+        "match": {"context": context, "listener": proxy},
+        "patch": {"operation": "INSERT_BEFORE", "value": network(direction)},
+    }
+
+
 def upstream(direction: str) -> dict[str, Any]:
     """A cluster's ``typed_extension_protocol_options``: the module is the last filter, so that
     nothing changes what it judged.

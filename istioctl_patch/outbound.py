@@ -19,16 +19,7 @@ def outbound() -> dict[str, Any]:
     return module_filter.envoy_filter(
         "sidegate-outbound",
         [
-            {
-                "applyTo": "NETWORK_FILTER",
-                "match": {
-                    "context": "SIDECAR_OUTBOUND",
-                    "listener": {
-                        "filterChain": {"filter": {"name": "envoy.filters.network.tcp_proxy"}}
-                    },
-                },
-                "patch": {"operation": "INSERT_BEFORE", "value": module_filter.network("egress")},
-            },
+            module_filter.before_tcp_proxy("SIDECAR_OUTBOUND", "egress"),
             {
                 "applyTo": "HTTP_FILTER",
                 "match": {
