@@ -122,7 +122,7 @@ class AdsService(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: igno
             (client.node, subscription)
             for client in self._clients
             if (subscription := client.stream.subscriptions.get(type_url))
-            and subscription.wants(name)
+            and client.stream.wants(type_url, name)
         ]
         return {
             "type": type_url.rpartition(".")[2],

@@ -10,13 +10,14 @@ import itertools
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 
 from envoy.service.discovery.v3 import discovery_pb2 as discovery
 
 from xds_server.cache import ResourceCache
-from xds_server.resources import CLUSTER_TYPE, ENDPOINT_TYPE, VIRTUAL_HOST_TYPE
+from xds_server.resources import CLUSTER_TYPE, ENDPOINT_TYPE, ROUTE_TYPE, VIRTUAL_HOST_TYPE
 
 WILDCARD = "*"
 
@@ -38,13 +39,7 @@ class Subscription:
     seen: int = 0
 
     def wants(self, name: str) -> bool:
-        """Virtual hosts are asked for by their route configuration, the part before the last /
-        (envoy.config.route.v3.Vhds)."""
-        return WILDCARD in self.names or name in self.names or name.rpartition("/")[0] in self.names
-
-    def under(self, names: set[str]) -> set[str]:
-        """These, and the virtual hosts of route configurations among them that were sent."""
-        return names | {name for name in self.sent if name.rpartition("/")[0] in names}
+        return WILDCARD in self.names or name in self.names
 
     def accept(self, offered: dict[str, str]) -> None:
         self.accepted.update(offered)
@@ -69,19 +64,35 @@ class _Stream(ABC):
         self._nonces = itertools.count(1)
         self.subscriptions: dict[str, Subscription] = {}
 
+    def wants(self, type_url: str, name: str) -> bool:
+        """Whether Envoy has asked for it."""
+        subscription = self.subscriptions.get(type_url)
+        return subscription is not None and subscription.wants(name)
+
     @abstractmethod
     def changed(self) -> list[Any]:
         """What the stream has to be told after a change of the cache."""
 
 
 class DeltaStream(_Stream):
-    """The incremental variant."""
+    """The incremental variant.
+
+    Envoy asks for virtual hosts once, for all that there are, and drops those whose route
+    configuration it does not have (``VhdsSubscription``): they are sent once it has taken that.
+    """
+
+    def wants(self, type_url: str, name: str) -> bool:
+        if type_url != VIRTUAL_HOST_TYPE:
+            return super().wants(type_url, name)
+        routes = self.subscriptions.get(ROUTE_TYPE)
+        return routes is not None and _routes_of(name) in routes.accepted
 
     def receive(self, request: Any) -> list[Any]:
         """Take a ``DeltaDiscoveryRequest``; the ``DeltaDiscoveryResponse`` it calls for."""
         type_url = request.type_url
         first = type_url not in self.subscriptions
         subscription = self.subscriptions.setdefault(type_url, Subscription())
+        taken = frozenset(subscription.accepted)
         if first:
             subscription.sent.update(request.initial_resource_versions)
             current = self._cache.of_type(type_url)
@@ -96,6 +107,8 @@ class DeltaStream(_Stream):
         names, removed = self._news(type_url, subscription, asked)
         if names or removed or first:
             responses.append(self._response(type_url, subscription, names, removed))
+        if type_url == ROUTE_TYPE:
+            responses += self._virtual_hosts(subscription.accepted.keys() - taken)
         return responses
 
     def changed(self) -> list[Any]:
@@ -131,14 +144,28 @@ class DeltaStream(_Stream):
             subscribe = {WILDCARD}
         subscription.names |= subscribe
         # A name asked for again is sent again, though it has not changed.
-        for name in subscription.under(subscribe) - set(request.initial_resource_versions):
-            subscription.sent.pop(name, None)
+        again = subscribe - set(request.initial_resource_versions)
+        subscription.forget(again)
+        if type_url == ROUTE_TYPE and (hosts := self.subscriptions.get(VIRTUAL_HOST_TYPE)):
+            hosts.forget([name for name in hosts.sent if _routes_of(name) in again])
         subscription.names -= set(request.resource_names_unsubscribe)
         if WILDCARD not in subscription.names:
-            subscription.forget(subscription.under(set(request.resource_names_unsubscribe)))
-        if WILDCARD in subscribe or (type_url == VIRTUAL_HOST_TYPE and subscribe):
+            subscription.forget(request.resource_names_unsubscribe)
+        if WILDCARD in subscribe:
             return [*self._cache.of_type(type_url), *subscription.sent]
         return [*subscribe, *subscription.sent] if first else subscribe
+
+    def _virtual_hosts(self, of: AbstractSet[str]) -> list[Any]:
+        """What route configurations that Envoy has taken just now lack."""
+        hosts = self.subscriptions.get(VIRTUAL_HOST_TYPE)
+        if hosts is None or not of:
+            return []
+        known = self._cache.of_type(VIRTUAL_HOST_TYPE)
+        look = [name for name in known if _routes_of(name) in of]
+        names, removed = self._news(VIRTUAL_HOST_TYPE, hosts, look)
+        if names or removed:
+            return [self._response(VIRTUAL_HOST_TYPE, hosts, names, removed)]
+        return []
 
     def _answer(self, subscription: Subscription, request: Any) -> list[str]:
         """Note an ACK or a NACK; the names to offer one by one, to learn which was refused."""
@@ -163,7 +190,7 @@ class DeltaStream(_Stream):
             name
             for name in look
             if name in current
-            and subscription.wants(name)
+            and self.wants(type_url, name)
             and sent.get(name) != current[name].version
         ]
         return sorted(names), sorted(n for n in look if n in sent and n not in current)
@@ -187,6 +214,11 @@ class DeltaStream(_Stream):
             ],
             removed_resources=removed,
         )
+
+
+def _routes_of(virtual_host: str) -> str:
+    """The route configuration is the part before the last / (envoy.config.route.v3.Vhds)."""
+    return virtual_host.rpartition("/")[0]
 
 
 class SotwStream(_Stream):

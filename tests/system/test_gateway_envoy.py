@@ -6,7 +6,10 @@ import asyncio
 import ssl
 import subprocess
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from gateway_translator.ir import (
     EndpointGroup,
     EndpointSet,
     FilterChain,
+    Forward,
     HeaderChanges,
     HttpAction,
     HttpHandler,
@@ -34,6 +38,7 @@ from gateway_translator.ir import (
     PathChange,
     PathKind,
     PathMatch,
+    Protocol,
     Redirect,
     Rewrite,
     RouteTable,
@@ -168,6 +173,67 @@ async def test_one_changed_route_sends_one_virtual_host(envoy: Node) -> None:
             break
     assert envoy.server.counters["xds_responses"] == sent + 1
     assert (await client.get("/", "h8.test")).status_code == 500
+
+
+async def test_hosts_that_were_there_before_their_listener(envoy: Node) -> None:
+    renderer = Renderer()
+    host = VirtualHost("a.test", routed(("/", HttpAction())))
+    envoy.server.update_resources(renderer.render(gateway(host)))
+    assert (await Client().get("/")).status_code == 500
+    later = gateway(host, port=HTTP_PORT + 1)
+    envoy.server.update_resources(renderer.render(replace(later, listeners={})))
+    envoy.server.update_resources(renderer.render(Delta(listeners=later.listeners)))
+    assert (await Client(HTTP_PORT + 1).get("/")).status_code == 500
+
+
+class Datagrams(asyncio.DatagramProtocol):
+    """Answers each with ``says``; None: counts them in ``seen``."""
+
+    def __init__(self, seen: Counter[bytes], says: bytes | None = None) -> None:
+        self._seen, self._says = seen, says
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    def datagram_received(self, data: bytes, address: Any) -> None:
+        if self._says:
+            self._transport.sendto(self._says, address)
+        else:
+            self._seen[data] += 1
+
+
+async def test_datagrams_by_weight(envoy: Node) -> None:
+    loop, seen, asked = asyncio.get_running_loop(), Counter[bytes](), 400
+    clusters, sets, backends = {}, {}, []
+    for name, port, weight in (("one", 18081, 2), ("two", 18082, 1)):
+        answering = partial(Datagrams, seen, name.encode())
+        await loop.create_datagram_endpoint(answering, ("127.0.0.1", port))
+        clusters[name] = Cluster(name, SERVICE, port, name, Protocol.UDP)
+        sets[name] = EndpointSet(name, (EndpointGroup(name, (Endpoint("127.0.0.1", port),)),))
+        backends.append(WeightedBackend(name, weight))
+    chain = FilterChain("udp", Forward(Backends(tuple(backends), invalid_weight=1)))
+    listener = Listener("shop/web/53/udp", GATEWAY, ("127.0.0.1",), 18053, Transport.UDP, (chain,))
+    made = Delta(listeners={listener.name: listener}, clusters=clusters, endpoints=sets)
+    envoy.server.update_resources(Renderer().render(made))
+
+    async def ask() -> None:
+        """From a port of its own."""
+        transport, _ = await loop.create_datagram_endpoint(
+            partial(Datagrams, seen), remote_addr=("127.0.0.1", 18053)
+        )
+        transport.sendto(b"?")
+        loop.call_later(10, transport.close)
+
+    while not seen:  # until it serves
+        await ask()
+        await asyncio.sleep(0.05)
+    seen.clear()
+    for _ in range(asked):
+        await ask()
+    await eventually(lambda: seen.total() > asked // 2)
+    await asyncio.sleep(1)  # for answers that must not come
+    assert seen[b"one"] == pytest.approx(asked / 2, abs=50)
+    assert seen[b"two"] == pytest.approx(asked / 4, abs=50)
 
 
 async def test_tls_ends_by_server_name_and_its_certificate_is_exchanged(envoy: Node) -> None:

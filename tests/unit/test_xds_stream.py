@@ -8,16 +8,26 @@ import pytest
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.listener.v3 import listener_pb2
-from envoy.config.route.v3 import route_components_pb2
+from envoy.config.route.v3 import route_components_pb2, route_pb2
 from envoy.service.discovery.v3 import discovery_pb2 as discovery
 
 from xds_server.cache import ResourceCache
-from xds_server.resources import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, VIRTUAL_HOST_TYPE
+from xds_server.resources import (
+    CLUSTER_TYPE,
+    ENDPOINT_TYPE,
+    LISTENER_TYPE,
+    ROUTE_TYPE,
+    VIRTUAL_HOST_TYPE,
+)
 from xds_server.stream import DeltaStream, SotwStream, Subscription
 
 
 def listeners(**prefixes: str) -> dict[str, Any]:
     return {n: listener_pb2.Listener(name=n, stat_prefix=p) for n, p in prefixes.items()}
+
+
+def routes(*names: str) -> dict[str, Any]:
+    return {name: route_pb2.RouteConfiguration(name=name) for name in names}
 
 
 def virtual_hosts(*names: str) -> dict[str, Any]:
@@ -38,10 +48,10 @@ class Delta:
         self.stream = DeltaStream(cache)
         self.last: list[Any] = []
 
-    def says(self, nonce: str = "", error: str = "", **fields: Any) -> list[Any]:
-        request = discovery.DeltaDiscoveryRequest(
-            type_url=LISTENER_TYPE, response_nonce=nonce, **fields
-        )
+    def says(
+        self, type_url: str = LISTENER_TYPE, nonce: str = "", error: str = "", **fields: Any
+    ) -> list[Any]:
+        request = discovery.DeltaDiscoveryRequest(type_url=type_url, response_nonce=nonce, **fields)
         if error:
             request.error_detail.message = error
         return self.heard(self.stream.receive(request))
@@ -123,23 +133,56 @@ class TestDelta:
         assert envoy.says(nonce=nonce, error="b is bad") == [(["a"], []), ([], ["b"])]
         assert envoy.subscription.errors == {}
 
-    def test_virtual_hosts_are_asked_for_by_their_route_configuration(self) -> None:
+    def test_virtual_hosts_go_to_who_has_taken_their_routes(self) -> None:
         cache = ResourceCache()
         envoy = Delta(cache)
+        cache.update({ROUTE_TYPE: routes("r", "other")})
         cache.update({VIRTUAL_HOST_TYPE: virtual_hosts("r/a", "r/b", "other/a")})
-        asked = discovery.DeltaDiscoveryRequest(
-            type_url=VIRTUAL_HOST_TYPE, resource_names_subscribe=["r"]
-        )
-        assert envoy.heard(envoy.stream.receive(asked)) == [(["r/a", "r/b"], [])]
+        assert envoy.says(ROUTE_TYPE, resource_names_subscribe=["r"]) == [(["r"], [])]
+        (nonce,) = envoy.nonces
+        # Envoy asks for all of them: of routes that it does not have it would drop them.
+        assert envoy.says(VIRTUAL_HOST_TYPE) == [([], [])]
+        assert envoy.says(ROUTE_TYPE, nonce) == [(["r/a", "r/b"], [])]
         cache.update({VIRTUAL_HOST_TYPE: {**virtual_hosts("r/c", "other/b"), "r/a": None}})
         assert envoy.hears() == [(["r/c"], ["r/a"])]
-        left = discovery.DeltaDiscoveryRequest(
-            type_url=VIRTUAL_HOST_TYPE, resource_names_unsubscribe=["r"]
-        )
-        assert envoy.heard(envoy.stream.receive(left)) == []
-        # Its listener came again: what it had is gone with the one before.
-        assert envoy.heard(envoy.stream.receive(asked)) == [(["r/b", "r/c"], [])]
-        assert envoy.heard(envoy.stream.receive(asked)) == [(["r/b", "r/c"], [])]
+        assert envoy.says(ROUTE_TYPE, resource_names_subscribe=["other"]) == [(["other"], [])]
+        assert envoy.says(ROUTE_TYPE, envoy.nonces[0]) == [(["other/a", "other/b"], [])]
+
+    def test_virtual_hosts_of_refused_routes_stay(self) -> None:
+        cache = ResourceCache()
+        envoy = Delta(cache)
+        cache.update({ROUTE_TYPE: routes("r"), VIRTUAL_HOST_TYPE: virtual_hosts("r/a")})
+        envoy.says(VIRTUAL_HOST_TYPE)
+        envoy.says(ROUTE_TYPE, resource_names_subscribe=["r"])
+        assert envoy.says(ROUTE_TYPE, envoy.nonces[0], error="r is bad") == []
+        assert envoy.says(ROUTE_TYPE, resource_names_unsubscribe=["r"]) == []
+
+    def test_virtual_hosts_of_a_listener_that_comes_again_are_sent_again(self) -> None:
+        cache = ResourceCache()
+        envoy = Delta(cache)
+        cache.update({ROUTE_TYPE: routes("r"), VIRTUAL_HOST_TYPE: virtual_hosts("r/a")})
+        envoy.says(VIRTUAL_HOST_TYPE)
+        for _ in range(2):
+            assert envoy.says(ROUTE_TYPE, resource_names_subscribe=["r"]) == [(["r"], [])]
+            assert envoy.says(ROUTE_TYPE, envoy.nonces[0]) == [(["r/a"], [])]
+            assert envoy.says(ROUTE_TYPE, resource_names_unsubscribe=["r"]) == []
+
+    @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+    def test_who_reconnects_gets_the_virtual_hosts_that_it_lacks(
+        self, order: tuple[int, int]
+    ) -> None:
+        cache = ResourceCache()
+        envoy = Delta(cache)
+        cache.update({ROUTE_TYPE: routes("r"), VIRTUAL_HOST_TYPE: virtual_hosts("r/a", "r/b")})
+        types = (ROUTE_TYPE, VIRTUAL_HOST_TYPE)
+        has = [{n: cache.of_type(t)[n].version} for t, n in zip(types, ("r", "r/a"), strict=True)]
+        heard = []
+        for each in order:
+            names = ["r"] if types[each] == ROUTE_TYPE else []
+            heard += envoy.says(
+                types[each], initial_resource_versions=has[each], resource_names_subscribe=names
+            )
+        assert [names for names, _ in heard if names] == [["r/b"]]
 
     def test_endpoints_follow_a_cluster_unasked_and_clusters_go_last(self) -> None:
         cache = ResourceCache()
