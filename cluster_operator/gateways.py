@@ -1,4 +1,4 @@
-"""Gateways of the cluster: their addresses from pools, and the statuses of all their objects."""
+"""Gateways of the cluster: their addresses from pools, Services that name these, all statuses."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 
 import structlog
 
+from cluster_operator.gateway_services import GatewayServices
 from cluster_operator.gateway_status import GatewayStatuses
 from gateway_translator.pools import Allocator
 from gateway_translator.translator import CONTROLLER, Output
@@ -26,6 +27,7 @@ class GatewayController:
         self._store = store
         self._writer = StatusWriter(client, _WRITERS)
         self._statuses = GatewayStatuses(store, self._writer, CONTROLLER)
+        self._services = GatewayServices(client, store)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -34,6 +36,7 @@ class GatewayController:
         news.set()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._writer.run())
+            group.create_task(self._services.run())
             while True:
                 await news.wait()
                 news.clear()
@@ -45,3 +48,6 @@ class GatewayController:
             log.error("object of a Gateway not understood", object=str(ref), error=problem)
         for ref, status in output.statuses.items():
             self._statuses.put((ref.kind, ref.namespace, ref.name), status)
+            if ref.kind == "Gateway":
+                addresses = [each["value"] for each in status["addresses"]] if status else None
+                self._services.put((ref.namespace, ref.name), addresses)
