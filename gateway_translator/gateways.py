@@ -58,7 +58,7 @@ def compile_gateway(gateway: Gateway, addresses: Addresses, reader: Reader) -> C
     material = resolve_tls(gateway, listeners, reader)
     own = [each for each in listeners if each.owner == gateway.key]
     accepted = _accepted(gateway, own, reader)
-    client, resolved = _client_certificate(gateway, listeners, reader, material)
+    client, resolved = _client_certificate(gateway, own, reader, material)
     programmed = _programmed(accepted, own, addresses)
     conditions = [accepted, resolved, programmed]
     if insecure := _insecure(gateway):
@@ -118,7 +118,7 @@ def class_condition(gateway_class: GatewayClass, reader: Reader) -> Condition:
 
 
 def _client_certificate(
-    gateway: Gateway, listeners: list[ListenerState], reader: Reader, material: Material
+    gateway: Gateway, own: list[ListenerState], reader: Reader, material: Material
 ) -> tuple[str, Condition]:
     """Its name, empty without one, and ResolvedRefs of the Gateway."""
     backend = gateway.spec.tls.backend if gateway.spec.tls else None
@@ -132,7 +132,7 @@ def _client_certificate(
             return "", bad("ResolvedRefs", error.reason, str(error))
         material.certificates[found.name] = found
         name = found.name
-    broken = [each.spec.name for each in listeners if each.problems]
+    broken = [each.spec.name for each in own if each.problems]
     if broken:
         text = f"listeners: {', '.join(broken)}"
         return name, bad("ResolvedRefs", "ListenersNotResolved", text)
@@ -171,7 +171,7 @@ def _set_conditions(listeners: list[ListenerState], gateway: Condition) -> list[
             bad("Accepted", "ParentNotAccepted", text),
             bad("Programmed", "ParentNotAccepted", text),
         ]
-    broken = [each.spec.name for each in listeners if not each.accepted.status]
+    broken = [each.spec.name for each in listeners if not each.served]
     text = f"not served: {', '.join(broken)}"
     if len(broken) == len(listeners):
         return [
