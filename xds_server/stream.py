@@ -82,17 +82,26 @@ class DeltaStream(_Stream):
     """
 
     def wants(self, type_url: str, name: str) -> bool:
-        if type_url != VIRTUAL_HOST_TYPE:
-            return super().wants(type_url, name)
-        routes = self.subscriptions.get(ROUTE_TYPE)
-        return routes is not None and _routes_of(name) in routes.accepted
+        if type_url == VIRTUAL_HOST_TYPE:
+            return _routes_of(name) in self._routes()
+        return super().wants(type_url, name)
 
     def receive(self, request: Any) -> list[Any]:
-        """Take a ``DeltaDiscoveryRequest``; the ``DeltaDiscoveryResponse`` it calls for."""
+        """Take a ``DeltaDiscoveryRequest``; the ``DeltaDiscoveryResponse``s it calls for."""
+        if request.type_url != ROUTE_TYPE:
+            return self._receive(request)
+        before = set(self._routes())
+        return self._receive(request) + self._virtual_hosts(self._routes() - before)
+
+    def _routes(self) -> AbstractSet[str]:
+        """Route configurations that Envoy has taken."""
+        subscription = self.subscriptions.get(ROUTE_TYPE)
+        return subscription.accepted.keys() if subscription else frozenset()
+
+    def _receive(self, request: Any) -> list[Any]:
         type_url = request.type_url
         first = type_url not in self.subscriptions
         subscription = self.subscriptions.setdefault(type_url, Subscription())
-        taken = frozenset(subscription.accepted)
         if first:
             subscription.sent.update(request.initial_resource_versions)
             current = self._cache.of_type(type_url)
@@ -107,8 +116,6 @@ class DeltaStream(_Stream):
         names, removed = self._news(type_url, subscription, asked)
         if names or removed or first:
             responses.append(self._response(type_url, subscription, names, removed))
-        if type_url == ROUTE_TYPE:
-            responses += self._virtual_hosts(subscription.accepted.keys() - taken)
         return responses
 
     def changed(self) -> list[Any]:
@@ -171,7 +178,8 @@ class DeltaStream(_Stream):
         """Note an ACK or a NACK; the names to offer one by one, to learn which was refused."""
         offered = subscription.pending.pop(request.response_nonce, {})
         if not request.HasField("error_detail"):
-            subscription.accept(offered)
+            # What was forgotten since is another's matter: it is asked for again, or gone.
+            subscription.accept({n: v for n, v in offered.items() if n in subscription.sent})
             return []
         if len(offered) > 1:
             current = self._cache.of_type(request.type_url)

@@ -167,6 +167,16 @@ class TestDelta:
             assert envoy.says(ROUTE_TYPE, envoy.nonces[0]) == [(["r/a"], [])]
             assert envoy.says(ROUTE_TYPE, resource_names_unsubscribe=["r"]) == []
 
+    def test_an_answer_from_before_does_not_bring_virtual_hosts(self) -> None:
+        cache = ResourceCache()
+        envoy = Delta(cache)
+        cache.update({ROUTE_TYPE: routes("r"), VIRTUAL_HOST_TYPE: virtual_hosts("r/a")})
+        envoy.says(VIRTUAL_HOST_TYPE)
+        envoy.says(ROUTE_TYPE, resource_names_subscribe=["r"])
+        again = envoy.says(ROUTE_TYPE, envoy.nonces[0], resource_names_subscribe=["r"])
+        assert again == [(["r"], [])]
+        assert envoy.says(ROUTE_TYPE, envoy.nonces[0]) == [(["r/a"], [])]
+
     @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
     def test_who_reconnects_gets_the_virtual_hosts_that_it_lacks(
         self, order: tuple[int, int]
