@@ -19,7 +19,8 @@ class Layer(enum.IntEnum):
     PEER = 3  # pods of other nodes
     API_SERVER = 4
     HOST = 5
-    ENDPOINT = 6  # pods of this node
+    INGRESS = 6  # the host's, by which only Gateways speak
+    ENDPOINT = 7  # pods of this node
 
 
 class AddressBook:

@@ -170,6 +170,8 @@ class Cluster:
             return
         found = []
         for endpoint in manifest.get("endpoints") or []:
+            if not endpoint.get("name"):
+                continue  # the node's own, of what enters by its Gateways
             addresses = tuple(a for a in (endpoint.get("ipv4"), endpoint.get("ipv6")) if a)
             name = f"{endpoint.get('namespace')}/{endpoint.get('name')}"
             found.append(PeerPod(name, int(endpoint["identity"]), addresses))

@@ -27,7 +27,9 @@ class AgentConfig:
     of their own answers; None: there are none.
     ``namespace`` is where nodes settle who holds addresses.
     ``gateways`` follows the Gateway API of a cluster; a node by itself always does, and there
-    ``gateway_addresses`` are those of Gateways that ask for none.
+    ``gateway_addresses`` are those of Gateways that ask for none. ``ingress_addresses``, one of a
+    family, are what backends see of Gateways; none: of the pod CIDRs where the node gives them out
+    itself, else the node's own.
     ``masquerade``: what pods send out of the cluster has the node's address.
     """
 
@@ -55,6 +57,7 @@ class AgentConfig:
     gateways: bool = False
     namespace: str = "sidegate-system"
     gateway_addresses: tuple[str, ...] = ("0.0.0.0", "::")  # noqa: S104
+    ingress_addresses: tuple[str, ...] = ()
 
     @property
     def agent_socket(self) -> Path:

@@ -8,14 +8,17 @@ from typing import Any
 
 import structlog
 
+from datapath.codec import Address
 from kube_store.back_off import BackOff
 from kube_store.kube_client import CONNECTION_ERRORS, KubeClient, KubeError
 from kube_store.shared import GROUP_VERSION, NODE_LABEL, SLICE, path_of
 from node_agent.endpoints import EndpointRecord
+from policy_engine.identity import Reserved
 
 log = structlog.get_logger(__name__)
 
 PER_SLICE = 32
+_INGRESS = 0  # no endpoint has this id
 _RETRY_SECONDS = (0.2, 5.0)
 
 
@@ -48,16 +51,29 @@ class EndpointSlices:
             "ipv6": record.ipv6,
             "named-ports": list(ports),
         }
-        number = self._place.get(record.id)
+        self._say(record.id, said)
+
+    def put_ingress(self, addresses: Iterable[Address]) -> None:
+        """What enters by this node's Gateways speaks from these; none: it is not told from the
+        node."""
+        families = {f"ipv{address.version}": str(address) for address in addresses}
+        if families:
+            said = {"namespace": "", "name": "", "identity": int(Reserved.INGRESS), **families}
+            self._say(_INGRESS, said)
+        else:
+            self.remove(_INGRESS)
+
+    def _say(self, endpoint_id: int, said: Mapping[str, Any]) -> None:
+        number = self._place.get(endpoint_id)
         if number is None:
             number = next(
                 (n for n, slots in sorted(self._slots.items()) if len(slots) < PER_SLICE),
                 max(self._slots, default=-1) + 1,
             )
-            self._place[record.id] = number
+            self._place[endpoint_id] = number
         slots = self._slots.setdefault(number, {})
-        if slots.get(record.id) != said:
-            slots[record.id] = said
+        if slots.get(endpoint_id) != said:
+            slots[endpoint_id] = said
             self._touch(number)
 
     def remove(self, endpoint_id: int) -> None:

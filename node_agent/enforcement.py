@@ -107,6 +107,12 @@ class Enforcement:
             self.book.replace(Layer.HOST, hosts(addresses, Reserved.HOST))
             await self._enforce(self._take_pending())
 
+    async def set_ingress_addresses(self, addresses: Iterable[Prefix]) -> None:
+        """What enters by this node's Gateways speaks from these now, and nobody else."""
+        async with self.controller.lock:
+            self.book.replace(Layer.INGRESS, hosts(addresses, Reserved.INGRESS))
+            await self._enforce(self._take_pending())
+
     async def settle(self) -> Realised:
         """Realise what the store has announced since the last time."""
         async with self.controller.lock:

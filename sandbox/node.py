@@ -17,6 +17,8 @@ from sandbox.segment import Segment, ip
 from sandbox.segment import addresses as segment_addresses
 
 POD_RANGES = ("10.244.0.0/24", "fd00:10:244::/64")
+# The last of them that are anybody's: no pod gets one before 252 others have.
+INGRESS_ADDRESSES = ("10.244.0.254", "fd00:10:244::fffe")
 SANDBOX_ROOT = Path("/run/sidegate-sandbox")
 _NETNS = Path("/run/netns")
 _CGROUP_VIEW = Path("/sys/fs/cgroup")

@@ -15,7 +15,7 @@ import httpx
 
 from sandbox import cni
 from sandbox.kubelet import Kubelet
-from sandbox.node import Node
+from sandbox.node import INGRESS_ADDRESSES, Node
 from sandbox.segment import UPLINK
 
 _AGENT_SECONDS = 30.0
@@ -35,6 +35,8 @@ def start_agent(node: Node, resources: Path, *options: str) -> subprocess.Popen[
     """Detached, in the node's namespace; its log is ``agent.log`` in the run directory."""
     cli = Path(sys.executable).parent / "sidegate"
     command = [str(cli), "agent", "--resources", str(resources.resolve()), "--node", node.name]
+    for address in INGRESS_ADDRESSES:
+        command += ["--ingress-address", address]
     command += options
     node.run_dir.mkdir(parents=True, exist_ok=True)
     with (node.run_dir / "agent.log").open("ab") as log:

@@ -63,6 +63,10 @@ def agent(
         list[str] | None,
         typer.Option(help="Without --cluster: of Gateways that ask for none; may be repeated."),
     ] = None,
+    ingress_address: Annotated[
+        list[str] | None,
+        typer.Option(help="What backends see of Gateways; one of a family, of nobody else's."),
+    ] = None,
     node_cgroup: Annotated[
         Path | None, typer.Option(help="cgroup2 directory that has all pods.", file_okay=False)
     ] = None,
@@ -99,6 +103,7 @@ def agent(
         metrics_port=metrics_port,
         gateways=gateways,
         namespace=namespace,
+        ingress_addresses=tuple(ingress_address or ()),
     )
     if gateway_address:
         config = replace(config, gateway_addresses=tuple(gateway_address))

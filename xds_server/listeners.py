@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from envoy.config.core.v3 import address_pb2, socket_option_pb2
+from envoy.config.core.v3 import address_pb2
 from envoy.config.listener.v3 import listener_components_pb2 as components
 from envoy.config.listener.v3 import listener_pb2
 from envoy.extensions.filters.listener.original_dst.v3 import original_dst_pb2
@@ -19,6 +19,7 @@ from google.protobuf.wrappers_pb2 import BoolValue
 
 from policy_engine.model import Parser
 from xds_server.http_listener import connection_manager, http_cluster
+from xds_server.marks import ENVOY_MARK, UPSTREAM_MARK, marked
 from xds_server.original_dst import original_dst_cluster
 from xds_server.resources import (
     CLUSTER_TYPE,
@@ -28,10 +29,7 @@ from xds_server.resources import (
     packed,
 )
 
-ENVOY_MARK = 0xA00  # docs/architecture.md: the datapath lets packets with it pass
-UPSTREAM_MARK = 0x1A00  # the same, on connections that Envoy opens: their replies come back to it
 KAFKA_CLUSTER = "sidegate-kafka"
-_SOL_SOCKET, _SO_MARK = 1, 36  # Linux: asm-generic/socket.h
 
 
 def node_resources(ports: Mapping[Parser, int]) -> dict[str, dict[str, Message]]:
@@ -78,13 +76,6 @@ def _listener(
     name: str, port: int, filters: list[Any], more_listener_filters: Sequence[Any] = ()
 ) -> Message:
     """Transparent on both loopback addresses, where the datapath assigns connections to it."""
-    mark = socket_option_pb2.SocketOption(
-        description="mark of Envoy's own packets",
-        level=_SOL_SOCKET,
-        name=_SO_MARK,
-        int_value=ENVOY_MARK,
-        state=socket_option_pb2.SocketOption.STATE_PREBIND,
-    )
     listener_filters = [
         _listener_filter(
             "envoy.filters.listener.original_dst", packed(original_dst_pb2.OriginalDst())
@@ -102,7 +93,7 @@ def _listener(
         address=_address("127.0.0.1", port),
         additional_addresses=[listener_pb2.AdditionalAddress(address=_address("::1", port))],
         transparent=BoolValue(value=True),
-        socket_options=[mark],
+        socket_options=[marked(ENVOY_MARK)],
         listener_filters=listener_filters,
         listener_filters_timeout=duration(0),  # a client may open a connection long before its use
         filter_chains=[components.FilterChain(filters=filters)],

@@ -8,14 +8,19 @@ from typing import Any
 from envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2
 from envoy.config.core.v3 import address_pb2, protocol_pb2
 from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
+from envoy.extensions.filters.http.upstream_codec.v3 import upstream_codec_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import (
+    http_connection_manager_pb2 as hcm,
+)
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from google.protobuf.message import Message
 
 from gateway_translator.ir import Cluster, EndpointSet, Protocol
 from xds_server.gateway import tls
 from xds_server.gateway.names import ads, named
+from xds_server.marks import UPSTREAM_MARK, marked
 from xds_server.original_dst import unlimited
-from xds_server.resources import duration, packed
+from xds_server.resources import duration, module_filter, packed
 
 _CONNECT_SECONDS = 10
 _CACHED_AFTER_SECONDS = 1
@@ -24,7 +29,12 @@ _OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
 def cluster(made: Cluster, sources: Sequence[str] = ()) -> Message:
-    """``sources``: addresses, one of a family, that backends see; empty: the node's own."""
+    """``sources``: addresses, one of a family, that backends see; empty: the node's own.
+
+    Policy of the backend is judged by our module in the cluster itself where it is HTTP, mirrored
+    requests and those for authorization too, and its packets pass the kernel, marked as judged. The
+    rest is the kernel's, by the source address.
+    """
     result: Any = cluster_pb2.Cluster(
         name=named(made.name),
         type=cluster_pb2.Cluster.EDS,
@@ -39,16 +49,12 @@ def cluster(made: Cluster, sources: Sequence[str] = ()) -> Message:
         result.transport_socket.CopyFrom(tls.upstream(made.tls, made.protocol))
     if made.protocol not in (Protocol.TCP, Protocol.UDP):
         result.typed_extension_protocol_options[_OPTIONS].CopyFrom(_protocol(made.protocol))
+        result.upstream_bind_config.socket_options.append(marked(UPSTREAM_MARK))
     if sources:
-        first, *others = (address(each, 0) for each in sources)
-        result.upstream_bind_config.CopyFrom(
-            address_pb2.BindConfig(
-                source_address=first.socket_address,
-                extra_source_addresses=[
-                    address_pb2.ExtraSourceAddress(address=each.socket_address) for each in others
-                ],
-            )
-        )
+        first, *others = (address(each, 0).socket_address for each in sources)
+        result.upstream_bind_config.source_address.CopyFrom(first)
+        for each in others:
+            result.upstream_bind_config.extra_source_addresses.add(address=each)
     message: Message = result
     return message
 
@@ -83,4 +89,15 @@ def _protocol(protocol: Protocol) -> Any:
         explicit.http_protocol_options.CopyFrom(
             protocol_pb2.Http1ProtocolOptions(enable_trailers=True)
         )
-    return packed(http_protocol_options_pb2.HttpProtocolOptions(explicit_http_config=explicit))
+    judge = hcm.HttpFilter(
+        name="sidegate_gateway", typed_config=module_filter("http", "sidegate_gateway")
+    )
+    codec = hcm.HttpFilter(
+        name="envoy.filters.http.upstream_codec",
+        typed_config=packed(upstream_codec_pb2.UpstreamCodec()),
+    )
+    return packed(
+        http_protocol_options_pb2.HttpProtocolOptions(
+            explicit_http_config=explicit, http_filters=[judge, codec]
+        )
+    )

@@ -35,6 +35,10 @@ class Renderer:
         self._sources = sources
         self._listeners: dict[str, frozenset[str]] = {}
 
+    def leave_from(self, sources: Sequence[str]) -> None:
+        """Of clusters that are rendered from now on."""
+        self._sources = sources
+
     def render(self, delta: Delta) -> Changes:
         """As :meth:`xds_server.server.XdsServer.update_resources` takes it."""
         return {

@@ -66,6 +66,9 @@ impl Ends {
     }
 }
 
+/// The reserved identity of what enters by a Gateway (docs/architecture.md).
+const INGRESS: u32 = 8;
+
 /// Pairs of addresses that a worker remembers; it forgets all of them when there are more.
 const REMEMBERED: usize = 4096;
 
@@ -91,7 +94,12 @@ pub fn ends(
     sight: &Sight,
     policies: &Policies,
 ) -> Option<Rc<Ends>> {
-    let key = (facts.addresses(), side);
+    let [source, destination] = facts.addresses();
+    let key = match side {
+        // Its clients are for the log: policy knows all of them as one.
+        Some(Side::Gateway) => ([[0; 16], destination], side),
+        _ => ([source, destination], side),
+    };
     MEMORY.with_borrow_mut(|memory| {
         if memory.generation != generation || memory.ends.len() >= REMEMBERED {
             memory.ends.clear();
@@ -102,6 +110,9 @@ pub fn ends(
         }
         let ends = Rc::new(match (sight, side) {
             (Sight::Node(ipcache), None) => on_node(key.0, ipcache, policies)?,
+            (Sight::Node(ipcache), Some(Side::Gateway)) => {
+                from_gateway(destination, ipcache, policies)?
+            }
             (Sight::Sidecar(peers), Some(side)) => in_sidecar(key.0, side, peers, policies)?,
             _ => return None,
         });
@@ -113,17 +124,30 @@ pub fn ends(
 fn on_node(addresses: [[u8; 16]; 2], ipcache: &IpCache, policies: &Policies) -> Option<Ends> {
     let [source, destination] = addresses.map(|address| ipcache.owner(address));
     let (source, destination) = (source?, destination?);
-    let end = |owner: Owner| {
-        let endpoint_id = owner.endpoint_id;
-        (endpoint_id != 0).then(|| End { endpoint_id, policy: policies.get(endpoint_id) })
-    };
     Some(Ends {
         source_identity: source.identity,
         destination_identity: destination.identity,
-        source: end(source),
-        destination: end(destination),
+        source: end(source, policies),
+        destination: end(destination, policies),
         peer: None,
     })
+}
+
+/// A backend on another node is no end of ours: that node judges what comes to it.
+fn from_gateway(backend: [u8; 16], ipcache: &IpCache, policies: &Policies) -> Option<Ends> {
+    let destination = ipcache.owner(backend)?;
+    Some(Ends {
+        source_identity: INGRESS,
+        destination_identity: destination.identity,
+        source: None,
+        destination: end(destination, policies),
+        peer: None,
+    })
+}
+
+fn end(owner: Owner, policies: &Policies) -> Option<End> {
+    let endpoint_id = owner.endpoint_id;
+    (endpoint_id != 0).then(|| End { endpoint_id, policy: policies.get(endpoint_id) })
 }
 
 /// Of the two ends the sidecar judges its own; the other's node, or sidecar, judges the other.
@@ -160,5 +184,6 @@ fn in_sidecar(
             destination: None,
             peer,
         },
+        Side::Gateway => return None,
     })
 }

@@ -117,7 +117,10 @@ impl Engine {
     ) -> Judgement {
         let ends = ends(self.generation(), facts, side, &self.sight, &self.policies);
         let Some(ends) = ends else {
-            let reason = if side.is_some() { Reason::UnknownPeer } else { Reason::Internal };
+            let reason = match side {
+                Some(Side::Ingress | Side::Egress) => Reason::UnknownPeer,
+                None | Some(Side::Gateway) => Reason::Internal,
+            };
             return Judgement::of_nobody(reason, side);
         };
         let lies = ends.peer.as_ref().is_some_and(|peer| !certificate_fits(uri, peer));
@@ -142,6 +145,9 @@ impl Engine {
                 }
                 (_, Some(ingress)) => (Direction::Ingress, ingress),
                 (Some(egress), None) => (Direction::Egress, egress),
+                (None, None) if side == Some(Side::Gateway) => {
+                    (Direction::Ingress, Decision::not_enforced())
+                }
                 (None, None) => (Direction::Ingress, Decision::denied(Reason::UnknownEndpoint)),
             },
         };

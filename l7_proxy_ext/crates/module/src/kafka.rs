@@ -168,7 +168,7 @@ impl NetworkFilter for Kafka {
     fn on_new_connection(&mut self, envoy: &Connection) -> Flow {
         match self.side {
             Some(Side::Ingress) => self.admit(envoy),
-            None | Some(Side::Egress) => Flow::Continue,
+            _ => Flow::Continue,
         }
     }
 

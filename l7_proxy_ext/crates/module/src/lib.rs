@@ -18,7 +18,7 @@ use sidegate_abi::{Factory, Module, Refusal, http as http_abi, listener, network
 use std::sync::{Mutex, OnceLock};
 
 /// The module: the bootstrap extension `sidegate`, listener filters `sidegate_peer` and
-/// `sidegate_guard`, network filter `sidegate_kafka`, HTTP filter `sidegate_http`.
+/// `sidegate_guard`, network filter `sidegate_kafka`, HTTP filters `sidegate_http` and `sidegate_gateway`.
 pub struct Sidegate;
 
 static ENGINE: OnceLock<Engine> = OnceLock::new();
@@ -86,6 +86,9 @@ impl Module for Sidegate {
     fn http(&self, name: &str, config: &[u8]) -> Result<Factory<http_abi::Filter>, Refusal> {
         let (engine, side) = engine_for(config)?;
         match name {
+            "sidegate_gateway" if side.is_none() => {
+                Ok(Box::new(|| Box::new(http::Http::new(engine, Some(Side::Gateway)))))
+            }
             "sidegate_http" => {
                 let configured = side.map(|side| Configured::new(side, Kind::Http));
                 Ok(Box::new(move || {

@@ -1,4 +1,5 @@
 //! The module in a pod's own proxy: configured by each filter, and who shows which certificate.
+//! Of the sides that a filter may be on, one is a Gateway's, on the node.
 
 use crate::facts::{Facts, KEY};
 use serde::Deserialize;
@@ -8,6 +9,7 @@ use sidegate_abi::network::Connection;
 use sidegate_proto::v1::Direction;
 use sidegate_stream::{Address, Lease, Peer, Sides};
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,7 +23,7 @@ pub struct Config {
     pub directory: PathBuf,
 }
 
-/// Which of the pod's traffic a filter sees.
+/// Whose traffic a filter sees: a pod's, in its own proxy, or a Gateway's.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Hash)]
 #[serde(rename_all = "lowercase")]
 pub enum Side {
@@ -29,6 +31,9 @@ pub enum Side {
     Ingress,
     /// From the pod; the peer is the chosen backend.
     Egress,
+    /// From a Gateway of this node to the chosen backend, whose policy counts.
+    #[serde(skip)]
+    Gateway,
 }
 
 impl Side {
@@ -36,14 +41,14 @@ impl Side {
     pub fn peer(self, [source, destination]: &[Address; 2]) -> Address {
         match self {
             Self::Ingress => *source,
-            Self::Egress => *destination,
+            Self::Egress | Self::Gateway => *destination,
         }
     }
 
     /// Whose policy counts.
     pub fn direction(self) -> Direction {
         match self {
-            Self::Ingress => Direction::Ingress,
+            Self::Ingress | Self::Gateway => Direction::Ingress,
             Self::Egress => Direction::Egress,
         }
     }
@@ -59,6 +64,9 @@ impl Side {
                 Some(Facts::between(connected.source(), envoy.destination()?))
             }
             Self::Egress => Some(Facts::between(envoy.source()?, envoy.upstream()?)),
+            Self::Gateway => {
+                Some(Facts::between(envoy.source().unwrap_or(NOBODY), envoy.upstream()?))
+            }
         }
     }
 
@@ -67,7 +75,7 @@ impl Side {
     pub fn connection(self, envoy: &Connection) -> Option<Facts> {
         let server = match self {
             Self::Ingress => envoy.local(),
-            Self::Egress => envoy.upstream(),
+            Self::Egress | Self::Gateway => envoy.upstream(),
         };
         Some(Facts::between(envoy.remote()?, server?))
     }
@@ -77,6 +85,7 @@ impl Side {
         match self {
             Self::Ingress => envoy.client_uri(),
             Self::Egress => envoy.upstream_uri(),
+            Self::Gateway => &[],
         }
     }
 
@@ -85,9 +94,13 @@ impl Side {
         match self {
             Self::Ingress => envoy.client_uri(),
             Self::Egress => envoy.upstream_uri(),
+            Self::Gateway => &[],
         }
     }
 }
+
+/// Who asks where Envoy itself does: mirrored requests, and those for authorization.
+const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// The two ways by which something comes to the pod, or leaves it.
 #[derive(Clone, Copy)]
@@ -96,7 +109,7 @@ pub enum Kind {
     Network,
 }
 
-/// Configurations of filters that Envoy has in use, by [`Side`] and [`Kind`].
+/// Configurations of filters that Envoy has in use, by a pod's [`Side`] and [`Kind`].
 static CONFIGURED: [[AtomicUsize; 2]; 2] = [const { [const { AtomicUsize::new(0) }; 2] }; 2];
 
 /// Counts a filter's configuration for as long as it lives.

@@ -22,6 +22,11 @@ impl Decision {
         Self { verdict: v1::Verdict::Denied, reason, rule: None }
     }
 
+    /// Policy has nothing to say.
+    pub fn not_enforced() -> Self {
+        Self { verdict: v1::Verdict::Allowed, reason: v1::Reason::NotEnforced, rule: None }
+    }
+
     pub fn is_denied(&self) -> bool {
         self.verdict == v1::Verdict::Denied
     }
@@ -240,7 +245,7 @@ impl Direction {
     fn judge(&self, peer: Peer, port: u16, l7: impl Fn(&Rules) -> Option<usize>) -> Decision {
         use v1::{Reason, Verdict};
         if !self.enforced {
-            return Decision { verdict: Verdict::Allowed, reason: Reason::NotEnforced, rule: None };
+            return Decision::not_enforced();
         }
         let denied = if self.audit { Verdict::Audit } else { Verdict::Denied };
         let matching = |rules: &Rules| rules.whole.or_else(|| l7(rules));
@@ -258,7 +263,7 @@ impl Direction {
                 Decision { verdict: Verdict::Allowed, reason: Reason::Rule, rule: Some(origin) }
             }
             None if self.default_allow && self.groups(peer, port).next().is_none() => {
-                Decision { verdict: Verdict::Allowed, reason: Reason::NotEnforced, rule: None }
+                Decision::not_enforced()
             }
             None => Decision { verdict: denied, reason: Reason::NoRule, rule: None },
         }
