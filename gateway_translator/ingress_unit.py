@@ -30,7 +30,11 @@ HTTP, HTTPS = 80, 443
 
 
 class Ingresses:
-    """``problems``: what is wrong with one, which its status has no place for."""
+    """``problems``: what is wrong with one, which its status has no place for.
+
+    ``frontends``: by what has addresses for them, the Ingress itself or its class, those that are
+    served there; without those of service type NodePort, which need none.
+    """
 
     def __init__(
         self,
@@ -41,6 +45,7 @@ class Ingresses:
         statuses: Tracked[ObjectRef, Status],
     ) -> None:
         self.problems: Tracked[ObjectRef, str] = Tracked()
+        self.frontends: Tracked[Key, tuple[Key, ...]] = Tracked()
         self._world, self._tables, self._clusters = world, tables, clusters
         self._gateways, self._statuses = gateways, statuses
         self._members: defaultdict[Key, dict[Key, CompiledIngress]] = defaultdict(dict)
@@ -85,6 +90,8 @@ class Ingresses:
         self._dirty.clear()
 
     def _build(self, frontend: Key, members: dict[Key, CompiledIngress]) -> None:
+        balanced = tuple(sorted(k for k, each in members.items() if not each.options.node_ports))
+        self.frontends.set(frontend, balanced or None)
         addresses = self._gateways.addresses_of(frontend).assigned
         for number, chains_of in ((HTTP, _plain), (HTTPS, _secure)):
             chains = chains_of(frontend, members)

@@ -1,7 +1,7 @@
-"""Which addresses a Gateway has: those it asks for, those it had, or free ones of a pool.
+"""Which addresses a Gateway or Ingress has: those asked for, those it had, or free ones of a pool.
 
 Source: CiliumLoadBalancerIPPool (cilium.io/v2): ``blocks`` of ``cidr`` or ``start`` and ``stop``,
-``serviceSelector`` read of a Gateway's labels, ``disabled``.
+``serviceSelector`` read of the labels of a Gateway, Ingress or IngressClass, ``disabled``.
 """
 
 from __future__ import annotations
@@ -14,12 +14,9 @@ from typing import Any
 
 import msgspec
 
-from gateway_translator.resources.meta import LabelSelector
+from gateway_translator.resources.meta import Key, LabelSelector
 
 Address = IPv4Address | IPv6Address
-Owner = tuple[str, str]
-"""Namespace and name of a Gateway."""
-
 _MOST_TRIED = 65536  # of one block, or a full /64 would be walked through
 
 
@@ -73,13 +70,13 @@ def _block(block: Mapping[str, Any], number: int) -> tuple[Address, Address]:
 
 
 class Allocator:
-    """An address has one owner, but for ``shared`` ones, which every Gateway has that no pool
-    serves: those of a node by itself."""
+    """An address has one owner: a Gateway, an Ingress, or an IngressClass whose Ingresses share it.
+    ``shared`` ones everybody has whom no pool serves: those of a node by itself."""
 
     def __init__(self, shared: Sequence[str] = ()) -> None:
         self._shared = tuple(shared)
         self._pools: dict[str, Pool] = {}
-        self._owners: dict[Address, Owner] = {}
+        self._owners: dict[Address, Key] = {}
 
     def set_pool(self, name: str, pool: Pool | None) -> None:
         """None: it is gone; what was given of it stays given until it is assigned anew."""
@@ -88,11 +85,11 @@ class Allocator:
         else:
             self._pools[name] = pool
 
-    def release(self, owner: Owner) -> None:
+    def release(self, owner: Key) -> None:
         self._owners = {a: each for a, each in self._owners.items() if each != owner}
 
     def assign(
-        self, owner: Owner, asked: Sequence[str], had: Iterable[str], labels: Mapping[str, str]
+        self, owner: Key, asked: Sequence[str], had: Iterable[str], labels: Mapping[str, str]
     ) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """What it has now, and what it asked for that cannot be had.
 
@@ -138,12 +135,17 @@ class Allocator:
         return found
 
 
-def _selected_by(owner: Owner, labels: Mapping[str, str]) -> dict[str, str]:
-    """As the Service has it that Cilium makes of a Gateway."""
-    namespace, name = owner
-    return {
-        **labels,
-        "gateway.networking.k8s.io/gateway-name": name,
-        "io.kubernetes.service.namespace": namespace,
-        "io.kubernetes.service.name": f"cilium-gateway-{name}",
-    }
+def _selected_by(owner: Key, labels: Mapping[str, str]) -> dict[str, str]:
+    """As the Service has it that Cilium makes of a Gateway or Ingress."""
+    kind, namespace, name = owner
+    service = {
+        "Gateway": f"cilium-gateway-{name}",
+        "Ingress": f"cilium-ingress-{name}",
+        "IngressClass": "cilium-ingress",
+    }[kind]
+    found = {**labels, "io.kubernetes.service.name": service}
+    if namespace:
+        found["io.kubernetes.service.namespace"] = namespace
+    if kind == "Gateway":
+        found["gateway.networking.k8s.io/gateway-name"] = name
+    return found

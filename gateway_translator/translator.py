@@ -40,11 +40,14 @@ class Output:
     """What followed from one batch. ``statuses``: None where there is nothing of ours to say.
 
     ``problems``: objects that could not be read, with the error; empty once they can.
+    ``frontends``: what has addresses for Ingresses (one of them, or an IngressClass), and the
+    Ingresses that are served there now; None: nobody is.
     """
 
     delta: Delta
     statuses: Mapping[ObjectRef, Status | None] = field(default_factory=dict)
     problems: Mapping[ObjectRef, str] = field(default_factory=dict)
+    frontends: Mapping[Key, tuple[Key, ...] | None] = field(default_factory=dict)
 
 
 class Translator:
@@ -159,7 +162,8 @@ class Translator:
             self._policy(key)
         for ref, problem in self._ingresses.problems.take().items():
             problems.setdefault(ref, problem or "")
-        return Output(self._delta(), self._statuses.take(), problems)
+        frontends = self._ingresses.frontends.take()
+        return Output(self._delta(), self._statuses.take(), problems, frontends)
 
     def _class(self, key: Key) -> None:
         found = self._world.objects.get(key)

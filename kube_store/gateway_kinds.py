@@ -67,10 +67,11 @@ def _watched(trim: Trim) -> list[Watched]:
 
 
 def _trimmed(manifest: dict[str, Any]) -> dict[str, Any]:
-    """Of statuses only what others decide by: the addresses of a Gateway, which the operator has
-    given it. Conditions that we write must not come back as changes."""
+    """Of statuses only what others decide by: the addresses of a Gateway or Ingress, which the
+    operator has given it. Conditions that we write must not come back as changes."""
     metadata = dict(manifest["metadata"])
     metadata.pop("resourceVersion", None)
     kept = {**{n: v for n, v in manifest.items() if n != "status"}, "metadata": metadata}
-    addresses = (manifest.get("status") or {}).get("addresses")
-    return {**kept, "status": {"addresses": addresses}} if addresses else kept
+    status = manifest.get("status") or {}
+    said = {name: status[name] for name in ("addresses", "loadBalancer") if status.get(name)}
+    return {**kept, "status": said} if said else kept

@@ -2,81 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
-import structlog
-
 from gateway_translator.gateways import Addresses
-from gateway_translator.pools import Allocator, BadPoolError, parse_pool
-from gateway_translator.translator import CONTROLLER, Output, Translator
+from gateway_translator.translator import Output, Translator
+from kube_store.gateway_addresses import AddressSource, Key, assigned, balanced
 from kube_store.gateway_kinds import KINDS, POOL, REFERRED_KINDS
-from kube_store.resource import ResourceKey
 from kube_store.store import Change, ChangeType, Store
 
-log = structlog.get_logger(__name__)
-
 Manifest = dict[str, Any]
-Key = tuple[str, str, str]
-"""Kind, namespace (empty for cluster-scoped kinds), name."""
 
-_CONCERNED_BY_ALL = ("GatewayClass", POOL)  # a change may give every Gateway other addresses
-
-
-def assigned(gateway: Mapping[str, Any]) -> Addresses:
-    """Those that the operator has given it."""
-    status = gateway.get("status") or {}
-    return Addresses(tuple(each["value"] for each in status.get("addresses") or ()))
-
-
-class Assigner:
-    """Gives each Gateway its addresses: the operator's work, or that of a node by itself."""
-
-    def __init__(self, store: Store, allocator: Allocator) -> None:
-        self._store, self._allocator = store, allocator
-
-    def __call__(self, gateway: Mapping[str, Any]) -> Addresses:
-        metadata, spec = gateway["metadata"], gateway.get("spec") or {}
-        owner = (metadata.get("namespace") or "default", metadata["name"])
-        if not self._is_ours(spec.get("gatewayClassName", "")):
-            self._allocator.release(owner)
-            return Addresses()
-        asked = [each.get("value") or "" for each in spec.get("addresses") or ()]
-        had = assigned(gateway).assigned
-        labels = metadata.get("labels") or {}
-        return Addresses(*self._allocator.assign(owner, asked, had, labels))
-
-    def gone(self, namespace: str, name: str) -> None:
-        self._allocator.release((namespace, name))
-
-    def set_pool(self, name: str, manifest: Mapping[str, Any] | None) -> None:
-        """One that cannot be read gives nothing, and is said."""
-        try:
-            self._allocator.set_pool(name, parse_pool(manifest) if manifest else None)
-        except BadPoolError as error:
-            self._allocator.set_pool(name, None)
-            log.error("pool left out", pool=name, error=str(error))
-
-    def _is_ours(self, class_name: str) -> bool:
-        found = self._store.get(ResourceKey("GatewayClass", "", class_name))
-        spec = (found.manifest.get("spec") or {}) if found else {}
-        return bool(spec.get("controllerName") == CONTROLLER)
+_CONCERNED_BY_ALL = ("GatewayClass", POOL)  # a change may give everybody other addresses
 
 
 class GatewayObjects:
-    """``addresses`` says what a Gateway has. What is taken is translated by :meth:`settle`.
+    """``addresses`` says what each Gateway and Ingress has. What is taken is translated by
+    :meth:`settle`.
 
     ``changed`` is called when there is something to settle.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        addresses: Callable[[Mapping[str, Any]], Addresses],
-        changed: Callable[[], None],
-    ) -> None:
+    def __init__(self, store: Store, addresses: AddressSource, changed: Callable[[], None]) -> None:
         self._store, self._addresses, self._changed = store, addresses, changed
         self._pending: dict[Key, Manifest | None] = {}
+        self._frontends: dict[Key, tuple[Key, ...]] = {}
+        self._frontend_of: dict[Key, Key] = {}
         self.translator = Translator()
         for resource in store.list():
             self._note(Change(ChangeType.ADDED, resource))
@@ -86,6 +37,10 @@ class GatewayObjects:
         """An object that no source has; None: it is gone."""
         self._pending[key] = manifest
         self._changed()
+
+    def pending(self) -> Collection[Key]:
+        """Of what :meth:`settle` will translate."""
+        return self._pending.keys()
 
     def settle(self) -> list[Output]:
         """What followed from all that was taken since the last time."""
@@ -98,7 +53,14 @@ class GatewayObjects:
         ]
         upserts = [manifest for manifest in pending.values() if manifest is not None]
         deletes = [key for key, manifest in pending.items() if manifest is None]
-        return [*outputs, self.translator.apply(upserts, deletes)]
+        outputs.append(self.translator.apply(upserts, deletes))
+        outputs += [
+            self.translator.set_addresses(namespace, name, addresses, kind)
+            for (kind, namespace, name), addresses in self._frontends_readdressed(
+                pending, outputs[-1].frontends
+            ).items()
+        ]
+        return outputs
 
     def _take(self, changes: Iterable[Change]) -> None:
         for change in changes:
@@ -110,25 +72,58 @@ class GatewayObjects:
         """Kinds that Gateways have nothing to do with are no error."""
         key, manifest = change.resource.key, change.resource.manifest
         gone = change.type is ChangeType.DELETED
-        if key.kind == POOL and isinstance(self._addresses, Assigner):
+        if key.kind == POOL:
             self._addresses.set_pool(key.name, None if gone else manifest)
         elif key.kind not in KINDS and key.kind not in REFERRED_KINDS:
             return
         self._pending[key.kind, key.namespace, key.name] = None if gone else manifest
 
     def _readdressed(self, pending: Mapping[Key, Any]) -> dict[tuple[str, str], Addresses]:
+        """Gateways, by namespace and name."""
         found = {}
-        everyone = any(kind in _CONCERNED_BY_ALL for kind, _, _ in pending)
-        known = self._store.list("Gateway") if everyone else []
+        known = self._store.list("Gateway") if _concerns_all(pending) else []
         # Who has an address keeps it, before others are given any.
-        for resource in sorted(known, key=lambda each: not assigned(each.manifest).assigned):
-            found[resource.key.namespace, resource.key.name] = self._addresses(resource.manifest)
+        for resource in sorted(known, key=lambda each: not assigned(each.manifest)):
+            found[resource.key.namespace, resource.key.name] = self._addresses.gateway(
+                resource.manifest
+            )
         for kind, namespace, name in pending:
             if kind != "Gateway" or (namespace, name) in found:
                 continue
             manifest = pending[kind, namespace, name]
             if manifest is not None:
-                found[namespace, name] = self._addresses(manifest)
-            elif isinstance(self._addresses, Assigner):
-                self._addresses.gone(namespace, name)
+                found[namespace, name] = self._addresses.gateway(manifest)
+            else:
+                self._addresses.gone((kind, namespace, name))
         return found
+
+    def _frontends_readdressed(
+        self, pending: Mapping[Key, Any], changed: Mapping[Key, tuple[Key, ...] | None]
+    ) -> dict[Key, Addresses]:
+        """Frontends of Ingresses whose members or statuses changed; none where nobody is left."""
+        found = {}
+        for frontend, members in changed.items():
+            for member in self._frontends.pop(frontend, ()):
+                if self._frontend_of.get(member) == frontend:
+                    del self._frontend_of[member]
+            if members is None:
+                self._addresses.gone(frontend)
+                found[frontend] = Addresses()
+            else:
+                self._frontends[frontend] = members
+                self._frontend_of |= dict.fromkeys(members, frontend)
+        touched = {self._frontend_of[key] for key in pending if key in self._frontend_of}
+        touched |= (changed.keys() | pending.keys()) & self._frontends.keys()
+        if _concerns_all(pending):
+            touched = set(self._frontends)
+        for frontend in sorted(touched, key=self._has_no_address):
+            found[frontend] = self._addresses.frontend(frontend, self._frontends[frontend])
+        return found
+
+    def _has_no_address(self, frontend: Key) -> tuple[bool, Key]:
+        """As an order: who has an address keeps it, before others are given any."""
+        return not balanced(self._store, self._frontends[frontend]), frontend
+
+
+def _concerns_all(pending: Iterable[Key]) -> bool:
+    return any(kind in _CONCERNED_BY_ALL for kind, _, _ in pending)

@@ -1,4 +1,4 @@
-"""The addresses of Gateways are one node's at a time: whoever holds the Lease has them.
+"""The addresses of Gateways and Ingresses are those of one node, which holds the Lease.
 
 Every node's Envoy listens on them always (IP_FREEBIND), so that the next holder serves at once.
 """
@@ -6,17 +6,16 @@ Every node's Envoy listens on them always (IP_FREEBIND), so that the next holder
 from __future__ import annotations
 
 import asyncio
-from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import structlog
 from pyroute2 import NetlinkError
 
 from datapath import announce
+from datapath.codec import Address
 from kube_store.election import QUICK, Election
-from kube_store.gateways import assigned
 from kube_store.kube_client import KubeClient
-from kube_store.store import Change, Store
 from node_agent.config import AgentConfig
+from node_agent.gateways import Gateways
 
 log = structlog.get_logger(__name__)
 
@@ -24,37 +23,28 @@ LEASE = "sidegate-gateway-addresses"
 _AGAIN_SECONDS = 30.0  # neighbours that missed it are told again
 _RETRY_SECONDS = 1.0
 
-Addresses = frozenset[IPv4Address | IPv6Address]
+Addresses = frozenset[Address]
 
 
 class AddressHolder:
     """An agent that ends gives them up; one that is killed leaves them to its Envoy, which serves
     on, until the next agent of the node."""
 
-    def __init__(self, config: AgentConfig, client: KubeClient, store: Store) -> None:
-        self._devices, self._store = config.devices, store
+    def __init__(self, config: AgentConfig, client: KubeClient, gateways: Gateways) -> None:
+        self._devices, self._gateways = config.devices, gateways
         self._election = Election(client, config.namespace, LEASE, config.node, QUICK)
-        self._changed = asyncio.Event()
 
     async def run(self) -> None:
         """Until cancelled."""
         await self._release()  # of an agent before us, which holds no Lease any more
-        end = self._store.subscribe(self._take)
-        try:
-            await self._election.run(self._hold)
-        finally:
-            end()
-
-    def _take(self, changes: list[Change]) -> None:
-        if any(change.resource.key.kind == "Gateway" for change in changes):
-            self._changed.set()
+        await self._election.run(self._hold)
 
     async def _hold(self) -> None:
         held: Addresses = frozenset()
         try:
             while True:
-                self._changed.clear()
-                wanted = self._wanted()
+                self._gateways.readdressed.clear()
+                wanted = self._gateways.addresses
                 try:
                     await asyncio.to_thread(_realise, held, wanted, self._devices)
                     held, pause = wanted, _AGAIN_SECONDS
@@ -62,7 +52,7 @@ class AddressHolder:
                     log.error("addresses of Gateways cannot be held", error=str(error))
                     pause = _RETRY_SECONDS
                 try:
-                    await asyncio.wait_for(self._changed.wait(), pause)
+                    await asyncio.wait_for(self._gateways.readdressed.wait(), pause)
                 except TimeoutError:
                     held = frozenset()
         finally:
@@ -73,13 +63,6 @@ class AddressHolder:
             await asyncio.to_thread(announce.release_others, frozenset())
         except NetlinkError as error:
             log.error("addresses of Gateways cannot be given up", error=str(error))
-
-    def _wanted(self) -> Addresses:
-        return frozenset(
-            ip_address(text)
-            for resource in self._store.list("Gateway")
-            for text in assigned(resource.manifest).assigned
-        )
 
 
 def _realise(held: Addresses, wanted: Addresses, devices: tuple[str, ...]) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from gateway_translator.pools import Allocator, BadPoolError, parse_pool
 
-A, B = ("shop", "a"), ("shop", "b")
+A, B, C = (("Gateway", "shop", name) for name in "abc")
 DUAL = [{"cidr": "192.0.2.0/30"}, {"start": "2001:db8::5"}]
 
 
@@ -23,9 +23,9 @@ def test_one_of_each_family_and_no_address_twice() -> None:
     made = allocator(*DUAL)
     assert made.assign(A, (), (), {}) == (("192.0.2.1", "2001:db8::5"), ())
     assert made.assign(B, ("",), (), {}) == (("192.0.2.2",), ())
-    assert made.assign(("shop", "c"), (), (), {}) == ((), ())
+    assert made.assign(C, (), (), {}) == ((), ())
     made.release(A)
-    assert made.assign(("shop", "c"), (), (), {}) == (("192.0.2.1", "2001:db8::5"), ())
+    assert made.assign(C, (), (), {}) == (("192.0.2.1", "2001:db8::5"), ())
 
 
 def test_what_it_had_it_keeps() -> None:

@@ -26,12 +26,14 @@ from xds_server.resources import duration, packed
 
 _TLS_INSPECTOR = "envoy.filters.listener.tls_inspector"
 _MANAGER = "envoy.filters.network.http_connection_manager"
+HTTP3_SUFFIX = "/h3"
 _ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104
 
 
 def listeners(made: Listener) -> dict[str, Message]:
-    """By name: one, and one more where it serves HTTP/3 as well; none without an address."""
-    if not made.addresses:
+    """By name: one, and one more where it serves HTTP/3 as well; none without an address or a port
+    of the node."""
+    if not made.addresses and not made.node_port:
         return {}
     if made.transport is Transport.UDP:
         result = _listener(made, udp=True)
@@ -50,17 +52,20 @@ def listeners(made: Listener) -> dict[str, Message]:
 
 def _http3(made: Listener) -> dict[str, Message]:
     chains = [c for c in made.chains if c.tls and isinstance(c.handler, HttpHandler)]
-    if not (made.http3 and chains):
+    if not (made.http3 and made.addresses and chains):
         return {}
     result = _listener(made, udp=True)
-    result.name += "/h3"
+    result.name += HTTP3_SUFFIX
     result.udp_listener_config.quic_options.CopyFrom(quic_config_pb2.QuicProtocolOptions())
     result.filter_chains.extend(_quic_chain(chain) for chain in chains)
     return {result.name: result}
 
 
 def _listener(made: Listener, udp: bool = False) -> Any:
-    first, *others = (address(each, made.port, udp) for each in made.addresses)
+    bound = [(each, made.port) for each in made.addresses]
+    if made.node_port and not udp:
+        bound += [(each, made.node_port) for each in _ANY_ADDRESS]
+    first, *others = (address(each, port, udp) for each, port in bound)
     return listener_pb2.Listener(
         name=named(made.name),
         address=first,
