@@ -143,10 +143,13 @@ def _policy_reports() -> dict[str, Any]:
         "properties": {"generation": _NUMBER, "valid": _FLAG, "enforced": _FLAG,
                        "endpoints": _NUMBER, "message": _TEXT, "limits": _TEXT},
     }  # fmt: skip
+    names = ("kind", "namespace", "name", "section", "message")
+    refusal = {"type": "object", "properties": dict.fromkeys(names, _TEXT)}
     schema = {
         "type": "object",
         "properties": {**_HEAD, "node": _TEXT,
-                       "policies": {"type": "object", "additionalProperties": report}},
+                       "policies": {"type": "object", "additionalProperties": report},
+                       "gateways": {"type": "object", "additionalProperties": refusal}},
     }  # fmt: skip
     return _definition(
         GROUP, "v2", REPORT, "sgpr", schema, True, status=False,

@@ -8,12 +8,15 @@ import structlog
 
 from cluster_operator.gateway_services import GatewayServices
 from cluster_operator.gateway_status import GatewayStatuses
+from gateway_translator.ir import ObjectRef
 from gateway_translator.pools import Allocator
 from gateway_translator.translator import CONTROLLER, Output
-from kube_store.gateways import Assigner, GatewayObjects
+from kube_store.gateway_addresses import Assigner
+from kube_store.gateways import GatewayObjects
 from kube_store.kube_client import KubeClient
+from kube_store.shared import REPORT
 from kube_store.status import StatusWriter
-from kube_store.store import Store
+from kube_store.store import Change, Store
 
 log = structlog.get_logger(__name__)
 
@@ -21,18 +24,23 @@ _WRITERS = 8
 
 
 class GatewayController:
-    """Runs once the store has heard everything: who had an address keeps it."""
+    """Runs once the store has heard everything: who had an address keeps it.
+
+    What the Envoy of any node refuses is refused: no node would serve what another does not.
+    """
 
     def __init__(self, client: KubeClient, store: Store) -> None:
         self._store = store
         self._writer = StatusWriter(client, _WRITERS)
         self._statuses = GatewayStatuses(store, self._writer, CONTROLLER)
         self._services = GatewayServices(client, store)
+        self._known: dict[ObjectRef, str] = {}
 
     async def run(self) -> None:
         """Until cancelled."""
         news = asyncio.Event()
         objects = GatewayObjects(self._store, Assigner(self._store, Allocator()), news.set)
+        self._store.subscribe(lambda changes: news.set() if _reported(changes) else None)
         news.set()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._writer.run())
@@ -42,6 +50,18 @@ class GatewayController:
                 news.clear()
                 for output in objects.settle():
                     self._say(output)
+                if (refused := self._refused()) != self._known:
+                    self._known = refused
+                    self._say(objects.translator.set_refused(refused))
+
+    def _refused(self) -> dict[ObjectRef, str]:
+        """By the reports of all nodes; of several words those of the first by name."""
+        found: dict[ObjectRef, str] = {}
+        for report in sorted(self._store.list(REPORT), key=lambda each: each.key.name):
+            for said in (report.manifest.get("gateways") or {}).values():
+                ref = ObjectRef(said["kind"], said["namespace"], said["name"], said["section"])
+                found.setdefault(ref, said["message"])
+        return found
 
     def _say(self, output: Output) -> None:
         for ref, problem in output.problems.items():
@@ -51,3 +71,7 @@ class GatewayController:
             if ref.kind == "Gateway":
                 addresses = [each["value"] for each in status["addresses"]] if status else None
                 self._services.put((ref.namespace, ref.name), addresses)
+
+
+def _reported(changes: list[Change]) -> bool:
+    return any(change.resource.key.kind == REPORT for change in changes)

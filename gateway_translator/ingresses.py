@@ -64,6 +64,9 @@ def compile_ingress(
 ) -> CompiledIngress:
     """A path that leads nowhere answers 500; a host without a usable certificate has no TLS."""
     compiled = CompiledIngress(options)
+    if refusal := reader.refusal(ingress.key):
+        compiled.problems.append(f"the proxy refuses it: {refusal}")
+        return compiled
     reading = _Reading(ingress, options, backends, reader)
     if options.tls_passthrough:
         compiled.passthrough = list(reading.passthrough())
@@ -130,6 +133,9 @@ class _Reading:
     ) -> HttpRoute:
         reference = self._reference(backend)
         cluster = self.backends.cluster(reference, "http") if reference else None
+        if refusal := self.reader.refusal(self.ingress.key, str(number)):
+            self.problems.append(f"rule {number}: the proxy refuses it: {refusal}")
+            cluster = None
         timeouts = Timeouts(request=self.options.request_timeout)
         action = HttpAction(
             Backends((WeightedBackend(cluster),)) if cluster else Backends(invalid_weight=1),

@@ -33,6 +33,7 @@ from node_agent.enforcement import Enforcement
 from node_agent.flows import Flows
 from node_agent.gateways import Gateways
 from node_agent.identities import Identities, LocalIdentities
+from node_agent.ingress import Ingress
 from node_agent.member import Member
 from node_agent.proxy import External, supervisor_of
 from node_agent.sidecars import Sidecars
@@ -103,9 +104,9 @@ class Agent:
             if config.kubelet_dir:
                 self.sidecars = self._make_sidecars(repository)
                 stack.push_async_callback(self.sidecars.stop)
-            if self.member:
-                self.member.join(self.enforcement)
             self.gateways = self._make_gateways()
+            if self.member:
+                self.member.join(self.enforcement, self.gateways)
             self.flows = Flows(self.enforcement, self.datapath, self.cluster)
             # Before anything that may take long: whoever asks is told what it waits for.
             answering = asyncio.create_task(self._serve_api())
@@ -113,6 +114,9 @@ class Agent:
             await self.sources.start()
             # The first set that a module gets must be whole: what it lacks is denied.
             await self.enforcement.restore(own)
+            await (
+                ingress := Ingress(config, self.enforcement, self.gateways, self.member)
+            ).settle()
             self._publish()
             await self.xds.start()
             stack.push_async_callback(self.xds.stop)
@@ -127,7 +131,7 @@ class Agent:
             loop = asyncio.get_running_loop()
             loop.add_reader(self.datapath.events_fd, self.flows.read_events)
             stack.callback(loop.remove_reader, self.datapath.events_fd)
-            tasks = [self._watch_sources(), self._watch_addresses(watch)]
+            tasks = [self._watch_sources(), self._watch_addresses(watch), ingress.run()]
             if self.gateways:
                 tasks.append(self.gateways.run())
             if self.member and config.cni_config:

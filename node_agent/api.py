@@ -16,11 +16,13 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from flow_observer.filter import BadFilter
+from gateway_translator.tracing import BadUrlError
 from node_agent.endpoints import BadEndpoint
 from node_agent.trace import BadTrace
 
 if TYPE_CHECKING:
     from node_agent.agent import Agent
+    from node_agent.gateways import Gateways
 
 
 async def _body(request: Request) -> Any:
@@ -122,6 +124,21 @@ class Routes:
     async def trace(self, request: Request) -> Response:
         return JSONResponse(self._agent.trace(await _body(request)))
 
+    async def gateway_status(self, _: Request) -> Response:
+        return JSONResponse({"items": self._gateways().status()})
+
+    async def gateway_routes(self, _: Request) -> Response:
+        return JSONResponse({"items": self._gateways().routes()})
+
+    async def gateway_trace(self, request: Request) -> Response:
+        return JSONResponse({"items": self._gateways().trace(await _body(request))})
+
+    def _gateways(self) -> Gateways:
+        found: Gateways = _required(
+            self._agent.gateways, "Gateways: this agent runs without --gateways"
+        )
+        return found
+
     async def maps(self, _: Request) -> Response:
         return JSONResponse({"items": self._agent.map_list()})
 
@@ -160,6 +177,9 @@ def application(agent: Agent) -> Starlette:
         ("POST", "/v1/delete", routes.delete),
         ("GET", "/v1/policy", routes.policy),
         ("POST", "/v1/policy/trace", routes.trace),
+        ("GET", "/v1/gateways/status", routes.gateway_status),
+        ("GET", "/v1/gateways/routes", routes.gateway_routes),
+        ("POST", "/v1/gateways/trace", routes.gateway_trace),
         ("GET", "/v1/maps", routes.maps),
         ("GET", "/v1/maps/{name}", routes.map_rows),
         ("GET", "/v1/flows", routes.flows),
@@ -192,6 +212,7 @@ def application(agent: Agent) -> Starlette:
         exception_handlers={
             BadEndpoint: refused,
             BadTrace: refused,
+            BadUrlError: refused,
             BadFilter: refused,
             HTTPException: http_error,
             Exception: failed,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import structlog
 
 from datapath import masquerade, routing
+from datapath.codec import Address
 from kube_store.kube import KubeSource
 from kube_store.kube_client import KubeClient
 from kube_store.resource import ResourceKey, SourceError
@@ -21,6 +22,7 @@ from node_agent.config import AgentConfig
 from node_agent.endpoint_slices import EndpointSlices
 from node_agent.endpoints import EndpointRecord
 from node_agent.enforcement import Enforcement
+from node_agent.gateways import Gateways
 from node_agent.identities import ClusterIdentities
 from node_agent.policy_report import PolicyReport
 from node_agent.services import NodeServices
@@ -55,11 +57,12 @@ class Member:
         self.cluster: Cluster
         self.addressed = asyncio.Event()  # the node has pod CIDRs
 
-    def join(self, enforcement: Enforcement) -> None:
-        """Before :meth:`start`: what is heard of the cluster is enforced there."""
-        self._enforcement = enforcement
+    def join(self, enforcement: Enforcement, gateways: Gateways | None) -> None:
+        """Before :meth:`start`: what is heard of the cluster is enforced there, and addresses of
+        Gateways, if the node serves any, are held."""
+        self._enforcement, self._gateways = enforcement, gateways
         self.cluster = Cluster(self._node, enforcement.book)
-        self._report = PolicyReport(self._node, self._client, self._store, enforcement)
+        self._report = PolicyReport(self._node, self._client, self._store, enforcement, gateways)
         self._store.subscribe(self._take)
         enforcement.listeners.append(self._tell)
 
@@ -77,8 +80,8 @@ class Member:
     async def watch(self) -> None:
         """Runs until cancelled."""
         jobs = [self._slices.run(), self._report.run(), self._keep_routes()]
-        if self._config.gateways:
-            jobs.append(AddressHolder(self._config, self._client, self._store).run())
+        if self._gateways:
+            jobs.append(AddressHolder(self._config, self._client, self._gateways).run())
         if self.services:
             jobs.append(self.services.run())
         else:
@@ -95,6 +98,10 @@ class Member:
         """Until the cluster has heard of this node's endpoints: what an earlier boot said of their
         addresses must not name a pod that gets one of them now."""
         await self._slices.written.wait()
+
+    def announce_ingress(self, addresses: Iterable[Address]) -> None:
+        """Other nodes know by these what entered by this node's Gateways."""
+        self._slices.put_ingress(addresses)
 
     def errors(self) -> list[SourceError]:
         return self._source.errors() + (self.services.errors() if self.services else [])

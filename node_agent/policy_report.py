@@ -1,4 +1,4 @@
-"""What this node makes of the policies, in one object of its own: SidegatePolicyReport.
+"""What this node makes of policies and Gateways, in one object of its own: SidegatePolicyReport.
 
 Agents never write policy objects: five hundred of them would write each one five hundred times.
 """
@@ -6,7 +6,8 @@ Agents never write policy objects: five hundred of them would write each one fiv
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import structlog
@@ -18,6 +19,7 @@ from kube_store.shared import GROUP_VERSION, REPORT, path_of
 from kube_store.store import Store
 from node_agent.ambient import LIMIT, judged_at_l7
 from node_agent.enforcement import Enforcement
+from node_agent.gateways import Gateways
 from policy_engine.kinds import KINDS
 
 log = structlog.get_logger(__name__)
@@ -31,11 +33,18 @@ class PolicyReport:
     """Only policies that select an endpoint here, or are wrong, are in it."""
 
     def __init__(
-        self, node: str, client: KubeClient, store: Store, enforcement: Enforcement
+        self,
+        node: str,
+        client: KubeClient,
+        store: Store,
+        enforcement: Enforcement,
+        gateways: Gateways | None = None,
     ) -> None:
         self._node, self._client, self._store = node, client, store
-        self._enforcement = enforcement
+        self._enforcement, self._gateways = enforcement, gateways
         self._written: dict[str, Any] | None = None  # None: what is there is not known
+        if gateways:
+            gateways.on_refused = enforcement.controller.changed.set
 
     async def run(self) -> None:
         """Writes what changed, until cancelled."""
@@ -43,7 +52,7 @@ class PolicyReport:
         controller = self._enforcement.controller
         while True:
             async with controller.lock:
-                wanted = dict(self._current())
+                wanted = {"policies": dict(self._current()), "gateways": self._refused()}
             try:
                 await self._write(wanted)
                 back_off.reset()
@@ -80,6 +89,10 @@ class PolicyReport:
                     },
                 )
 
+    def _refused(self) -> dict[str, dict[str, str]]:
+        found = self._gateways.refused() if self._gateways else {}
+        return {str(ref): asdict(ref) | {"message": text} for ref, text in found.items()}
+
     def _limited(self) -> dict[str, str]:
         """By policy, what of it is not enforced at which pods."""
         pods: dict[str, list[str]] = {}
@@ -99,19 +112,22 @@ class PolicyReport:
                 "kind": REPORT,
                 "metadata": {"name": self._node},
                 "node": self._node,
-                "policies": wanted,
+                **wanted,
             }
             await self._replace(path, body)
         elif wanted != self._written:
-            changes: dict[str, Any] = {name: None for name in self._written if name not in wanted}
-            changes |= {n: said for n, said in wanted.items() if self._written.get(n) != said}
+            changes = {part: _changes(self._written[part], now) for part, now in wanted.items()}
             self._written = None  # should the write fail half-way
-            await self._client.request(
-                "PATCH", path, body={"policies": changes}, content_type=MERGE_PATCH
-            )
+            await self._client.request("PATCH", path, body=changes, content_type=MERGE_PATCH)
         self._written = wanted
 
     async def _replace(self, path: str, body: dict[str, Any]) -> None:
         """Whatever an earlier agent said goes."""
         await self._client.remove(path)
         await self._client.request("POST", path_of(REPORT), body=body)
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """As a merge patch (RFC 7396)."""
+    gone = {name: None for name in before if name not in now}
+    return gone | {name: said for name, said in now.items() if before.get(name) != said}

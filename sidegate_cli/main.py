@@ -9,7 +9,17 @@ from typing import NoReturn
 
 import typer
 
-from sidegate_cli import cluster, inspect, observe, policy, resources, run, trace, translate
+from sidegate_cli import (
+    cluster,
+    gateway,
+    inspect,
+    observe,
+    policy,
+    resources,
+    run,
+    trace,
+    translate,
+)
 from sidegate_cli.connectivity import command as connectivity
 from sidegate_cli.failure import Failure
 
@@ -33,6 +43,7 @@ app.add_typer(inspect.identity, name="identity")
 app.add_typer(inspect.bpf_map, name="map")
 app.add_typer(inspect.envoy, name="envoy")
 app.add_typer(inspect.istio, name="istio")
+app.add_typer(gateway.app, name="gateway")
 app.add_typer(run.sandbox, name="sandbox")
 app.command("agent")(run.agent)
 app.command("proxy")(run.proxy)

@@ -131,7 +131,9 @@ def everything() -> Delta:
         _listener(18090, FilterChain("tcp", Forward(Backends((WeightedBackend("tcp"),))))),
         _listener(
             18091,
-            FilterChain("udp", Forward(Backends((WeightedBackend("udp"),)))),
+            FilterChain(
+                "udp", Forward(Backends((WeightedBackend("udp", 2), WeightedBackend("tcp")), 1))
+            ),
             transport=Transport.UDP,
         ),
     )

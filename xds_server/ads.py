@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -44,6 +44,7 @@ class AdsService(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: igno
         self._counters = counters
         self._hold_seconds = hold_seconds
         self._clients: list[Client] = []
+        self.on_answer: Callable[[], None] = lambda: None
 
     async def DeltaAggregatedResources(
         self, requests: AsyncIterator[Any], _context: Any
@@ -86,6 +87,7 @@ class AdsService(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: igno
                 else:
                     self._note(client, event)
                     responses = stream.receive(event)
+                    self.on_answer()
                 for response in responses:
                     self._counters["xds_responses"] += 1
                     yield response
@@ -109,6 +111,30 @@ class AdsService(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: igno
             {"node": c.node, "kind": "envoy", "variant": c.variant, "held": c.held}
             for c in self._clients
         ]
+
+    def refused(self) -> dict[tuple[str, str], str]:
+        """By type URL and name, resources whose present form a client refuses, and its words."""
+        found = {}
+        for client in self._clients:
+            for type_url, subscription in client.stream.subscriptions.items():
+                current = self._cache.of_type(type_url)
+                for name, version in subscription.refused.items():
+                    if name in current and current[name].version == version:
+                        found[type_url, name] = subscription.errors[name]
+        return found
+
+    def accepted(self, type_url: str, name: str) -> bool:
+        """Whether every client that wants a resource took its present form; so of one that is
+        gone, never while nobody wants it."""
+        current = self._cache.of_type(type_url).get(name)
+        wanting = [
+            client.stream.subscriptions[type_url]
+            for client in self._clients
+            if client.stream.wants(type_url, name)
+        ]
+        return current is None or (
+            bool(wanting) and all(s.accepted.get(name) == current.version for s in wanting)
+        )
 
     def resources(self) -> list[dict[str, Any]]:
         return [

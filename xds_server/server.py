@@ -102,6 +102,18 @@ class XdsServer:
         return next((s for s in self._hub.sessions
                      if s.sidecar and s.sidecar.endpoint_id == endpoint_id), None)  # fmt: skip
 
+    def on_answer(self, call: Callable[[], None]) -> None:
+        """Whenever Envoy has said something of resources."""
+        self._ads.on_answer = call
+
+    def refused(self) -> dict[tuple[str, str], str]:
+        """By type URL and name, resources whose present form Envoy refuses, with its words."""
+        return self._ads.refused()
+
+    def accepted(self, type_url: str, name: str) -> bool:
+        """Whether Envoy took the present form of a resource; so of one that is gone."""
+        return self._ads.accepted(type_url, name)
+
     def set_resources(self, type_url: str, resources: Mapping[str, Message]) -> None:
         """Make these the only resources of the type. Raises ValueError for one of another type."""
         self._cache.set_resources(type_url, resources)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,8 +27,8 @@ class Subscription:
     """What one stream knows about one resource type.
 
     ``sent`` is what Envoy has or was offered last, ``pending`` what each unanswered response
-    held, ``accepted`` and ``errors`` Envoy's last word on each resource. ``seen`` is the cache's
-    revision that ``sent`` is of.
+    held, ``accepted`` and ``errors`` Envoy's last word on each resource, ``refused`` the version
+    that the error is about. ``seen`` is the cache's revision that ``sent`` is of.
     """
 
     names: set[str] = field(default_factory=set)
@@ -36,6 +36,7 @@ class Subscription:
     pending: dict[str, dict[str, str]] = field(default_factory=dict)
     accepted: dict[str, str] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
     seen: int = 0
 
     def wants(self, name: str) -> bool:
@@ -45,15 +46,18 @@ class Subscription:
         self.accepted.update(offered)
         for name in offered:
             self.errors.pop(name, None)
+            self.refused.pop(name, None)
 
-    def refuse(self, names: Iterable[str], message: str) -> None:
-        self.errors.update(dict.fromkeys(names, message))
+    def refuse(self, offered: Mapping[str, str], message: str) -> None:
+        self.errors.update(dict.fromkeys(offered, message))
+        self.refused.update(offered)
 
     def forget(self, names: Iterable[str]) -> None:
         for name in names:
             self.sent.pop(name, None)
             self.accepted.pop(name, None)
             self.errors.pop(name, None)
+            self.refused.pop(name, None)
 
 
 class _Stream(ABC):
@@ -265,7 +269,11 @@ class SotwStream(_Stream):
             return
         # Envoy takes the good ones and names the others in its message.
         message = request.error_detail.message
-        named = [n for n in offered if re.search(rf"(?<![\w-]){re.escape(n)}(?![\w-])", message)]
+        named = {
+            name: version
+            for name, version in offered.items()
+            if re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", message)
+        }
         subscription.refuse(named or offered, message)
         if named:
             subscription.accept({n: v for n, v in offered.items() if n not in named})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,10 +11,12 @@ from envoy_data_plane.envoy.config.endpoint.v3 import ClusterLoadAssignment
 from envoy_data_plane.envoy.config.listener.v3 import Listener
 from envoy_data_plane.envoy.config.route.v3 import RouteConfiguration, VirtualHost
 from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import Secret
+from envoy_data_plane.envoy.extensions.upstreams.http.v3 import HttpProtocolOptions
 
 from gateway_translator.ir import Delta
 from tests.gateway_catalogue import everything
 from xds_server.gateway.render import Renderer
+from xds_server.marks import UPSTREAM_MARK
 from xds_server.resources import (
     CLUSTER_TYPE,
     ENDPOINT_TYPE,
@@ -23,6 +26,7 @@ from xds_server.resources import (
     VIRTUAL_HOST_TYPE,
 )
 
+HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 KINDS = {
     CLUSTER_TYPE: Cluster,
     ENDPOINT_TYPE: ClusterLoadAssignment,
@@ -52,6 +56,43 @@ def test_each_is_called_as_it_is_asked_for(decoded: dict[str, dict[str, Any]]) -
         for name, resource in resources.items():
             own = resource.cluster_name if type_url == ENDPOINT_TYPE else resource.name
             assert own == name
+
+
+def test_requests_are_judged_in_their_cluster_and_bytes_by_the_kernel(
+    decoded: dict[str, dict[str, Any]],
+) -> None:
+    """Only what our module judges may have the mark by which the kernel lets it pass."""
+    for name, cluster in decoded[CLUSTER_TYPE].items():
+        marks = [option.int_value for option in cluster.upstream_bind_config.socket_options]
+        options = cluster.typed_extension_protocol_options.get(HTTP_OPTIONS)
+        if name in ("gateway/tcp", "gateway/udp"):
+            assert (options, marks) == (None, [])
+        else:
+            found = HttpProtocolOptions.parse(options.value)
+            assert [each.name for each in found.http_filters] == [
+                "sidegate_gateway",
+                "envoy.filters.http.upstream_codec",
+            ]
+            assert marks == [UPSTREAM_MARK]
+
+
+def test_a_port_of_the_node_is_one_on_all_of_its_addresses() -> None:
+    made = next(iter(everything().listeners.values()))
+    assert made
+    for addresses in (made.addresses, ()):
+        listener = replace(made, addresses=addresses, node_port=30080)
+        (message,) = (
+            Renderer().render(Delta(listeners={made.name: listener}))[LISTENER_TYPE].values()
+        )
+        assert message
+        found = Listener.parse(message.SerializeToString())
+        bound = [found.address, *(each.address for each in found.additional_addresses)]
+        sockets = [(b.socket_address.address, b.socket_address.port_value) for b in bound]
+        assert sockets == [
+            *((address, made.port) for address in addresses),
+            ("0.0.0.0", 30080),
+            ("::", 30080),
+        ]
 
 
 def test_backends_see_the_addresses_of_the_ingress(decoded: dict[str, dict[str, Any]]) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway_translator.ir import HttpHandler, HttpMatch, PathKind, Snapshot
+from gateway_translator import choice
+from gateway_translator.ir import HttpHandler, Snapshot
 from gateway_translator.offline import translate
 from tests.unit.gateway_manifests import Manifest, backend, gateway, listener, route, service
 
@@ -152,34 +153,23 @@ def reference(routes: list[Manifest], request: Request) -> Found:
     return min(candidates)[1] if candidates else 404
 
 
-def matches(match: HttpMatch, request: Request) -> bool:
-    value = match.path.value
-    if match.path.kind is PathKind.EXACT:
-        path = request.path == value
-    else:
-        path = value in {"/", request.path} or request.path.startswith(value + "/")
-    return (
-        path
-        and match.method in {"", request.method}
-        and all(each.value == request.header for each in match.headers)
-        and all(each.value == request.query for each in match.query)
-    )
-
-
 def by_ir(snapshot: Snapshot, request: Request) -> Found:
-    """As a proxy does it: the most specific virtual host, then its routes in order."""
-    handler = snapshot.listeners["shop/web/80/tcp"].chains[0].handler
-    assert isinstance(handler, HttpHandler)
-    hosts = [
-        host
-        for (table, name), host in snapshot.virtual_hosts.items()
-        if table == handler.table and (name == "*" or covers(name, request.host))
-    ]
-    best = max(hosts, key=lambda host: weight(host.hostname), default=None)
-    for each in best.routes if best else ():
-        if matches(each.match, request):
-            return each.origin.name, int(each.origin.section)
-    return best.otherwise if best else 404
+    """As `sidegate gateway trace` has it."""
+    asked = choice.Request(
+        request.host,
+        request.path,
+        f"q={request.query}" if request.query else "",
+        request.method,
+        {"x-version": request.header} if request.header else {},
+    )
+    chain = choice.chain_of(snapshot.listeners["shop/web/80/tcp"], asked)
+    assert chain
+    assert isinstance(chain.handler, HttpHandler)
+    host = choice.host_of(snapshot, chain.handler.table, request.host)
+    if host is None:
+        return 404
+    taken = choice.route_of(host, asked)
+    return (taken.origin.name, int(taken.origin.section)) if taken else host.otherwise
 
 
 @settings(max_examples=300, deadline=None)
