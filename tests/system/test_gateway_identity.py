@@ -97,7 +97,7 @@ def test_rules_of_the_backend_apply_to_the_request(judged: Sandbox) -> None:
     node = judged.node
     told = json.loads(eventually(node, "/things", 200))
     assert told["headers"]["X-Forwarded-For"] == [CLIENT]
-    assert told["remote"].rpartition(":")[0] in INGRESS_ADDRESSES
+    assert told["remote"].rpartition(":")[0].strip("[]") in INGRESS_ADDRESSES
     since = time.time_ns()
     judged.apply(from_entity("ingress", {"method": "GET", "path": "/things"}))
     assert asked(node, "/things")[0] == 200
