@@ -9,13 +9,12 @@ from istioctl_patch import injector, support
 from istioctl_patch.findings import Finding, Level
 from istioctl_patch.names import MANAGED_BY, PROXY, VOLUME
 from istioctl_patch.selected import Selected
+from istioctl_patch.touching import touched
 from node_agent.ambient import LIMIT, is_ambient
 
 Manifest = Mapping[str, Any]
 _RESTART = "restart it once the injector has the template: sidegate-istioctl verify-install"
 _TRAFFIC = "traffic.sidecar.istio.io/"
-_PATCHED = frozenset({"SIDECAR_INBOUND", "SIDECAR_OUTBOUND", "GATEWAY", "ANY"})
-_HTTP_OPTIONS = "typed_extension_protocol_options"
 
 
 def without_module(pods: Iterable[Selected]) -> Iterator[Finding]:
@@ -96,10 +95,11 @@ def foreign_filters(manifests: Iterable[Manifest]) -> Iterator[Finding]:
         if MANAGED_BY.items() <= (metadata.get("labels") or {}).items():
             continue
         for index, patch in enumerate((each.get("spec") or {}).get("configPatches") or []):
-            if what := _touches(patch):
+            if touch := touched(patch):
                 message = (
-                    f"spec.configPatches[{index}] {what}: the proxies that it selects may lose the "
-                    "module, and with it their lease: L7-selected ports close."
+                    f"spec.configPatches[{index}] {touch.what}: the proxies that it selects may "
+                    "lose the module, and with it their lease: L7-selected ports close; "
+                    f"{touch.instead}."
                 )
                 where = metadata["namespace"], metadata["name"]
                 yield Finding("SG0105", Level.ERROR, "EnvoyFilter", *where, message)
@@ -143,23 +143,6 @@ def _proxy(pod: Manifest) -> Manifest | None:
     spec = pod.get("spec") or {}
     containers = [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]
     return next((c for c in containers if c.get("name") == PROXY), None)
-
-
-def _touches(patch: Manifest) -> str:
-    match, change = patch.get("match") or {}, patch.get("patch") or {}
-    if match.get("context", "ANY") not in _PATCHED:
-        return ""
-    operation, to = change.get("operation", ""), patch.get("applyTo", "")
-    value = change.get("value") or {}
-    if "sidegate" in str(match) or str(value.get("name", "")).startswith("sidegate"):
-        return "names a filter of Sidegate"
-    if to in ("LISTENER", "FILTER_CHAIN", "CLUSTER") and operation == "REMOVE":
-        return f"removes what Sidegate patches ({to})"
-    if to == "NETWORK_FILTER" and operation in ("REMOVE", "REPLACE"):
-        return f"takes network filters out ({operation})"
-    if to == "CLUSTER" and _HTTP_OPTIONS in value:
-        return f"writes {_HTTP_OPTIONS}, where Sidegate's HTTP filter is"
-    return ""
 
 
 def _effective(pod: Selected, authentications: Iterable[Manifest], root: str) -> Manifest | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from istioctl_patch import injection
+from istioctl_patch import admission, injection
 from istioctl_patch.inbound import inbound
 from istioctl_patch.names import ROOT_NAMESPACE
 from istioctl_patch.outbound import outbound
@@ -40,8 +40,7 @@ def operator(*, stock_envoy: bool = False) -> dict[str, Any]:
 def resources(namespace: str = ROOT_NAMESPACE) -> list[dict[str, Any]]:
     """What is applied besides, for every sidecar of the mesh; a module for each. ``namespace`` is
     the mesh's root namespace."""
-    made = [inbound(), outbound()]
-    for each in made:
-        if each["metadata"].get("namespace") == ROOT_NAMESPACE:
-            each["metadata"]["namespace"] = namespace
-    return made
+    filters = [inbound(), outbound()]
+    for each in filters:
+        each["metadata"]["namespace"] = namespace
+    return [*filters, *admission.guard(filters)]

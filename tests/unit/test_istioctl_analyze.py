@@ -13,6 +13,7 @@ import yaml
 from istioctl_patch import examine, overlay, support
 from istioctl_patch.findings import CODES, Finding, Level, kept
 from istioctl_patch.selected import selected
+from istioctl_patch.touching import TOUCHES, touched
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "istioctl"
 VERSIONS = support.Versions(
@@ -59,6 +60,15 @@ def test_every_code_is_found_and_told_of() -> None:
     assert {each.code for each in found()} == CODES.keys()
     documented = (Path(__file__).parent.parent.parent / "docs" / "istio.md").read_text()
     assert [code for code in CODES if code not in documented] == []
+
+
+def test_what_a_patch_does_to_our_filters() -> None:
+    """The API server says the same of the same table (tests/system/istio/test_admission.py)."""
+    cases = yaml.safe_load((GOLDEN / "touching.yaml").read_text())
+    for case in cases:
+        touch = touched(case["patch"])
+        assert (touch.what if touch else "") == case["touches"], case
+    assert {each.what for each in TOUCHES} == {case["touches"] for case in cases} - {""}
 
 
 @pytest.mark.parametrize(
