@@ -16,6 +16,7 @@ from rich.table import Table
 
 from bench import cases, cluster, cni, services
 from bench.figures import Figure, write
+from bench.gateway import changes
 from bench.mesh import change, memory, rig, streams, traffic
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
@@ -28,6 +29,7 @@ ALL: dict[str, Callable[[], Sequence[Figure]]] = {
     "scale": cluster.scale,
     "services": services.connections,
     "cni": cni.add,
+    "gateway-changes": changes.failures,
     "mesh-streams": streams.fan_out,
 }
 # These share one mesh, which takes longer to come up than most of them.

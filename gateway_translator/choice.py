@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl
 from gateway_translator.hostnames import covers, specificity
 from gateway_translator.ir import (
     FilterChain,
+    Forward,
     HttpMatch,
     HttpRoute,
     Listener,
@@ -57,7 +58,9 @@ def chain_of(listener: Listener, request: Request) -> FilterChain | None:
     """By the server name where there is TLS; None: the connection is closed."""
     if not request.tls:
         return next((c for c in listener.chains if not (c.tls or c.passthrough)), None)
-    speaking = [c for c in listener.chains if c.tls or c.passthrough] or list(listener.chains)
+    speaking = [
+        c for c in listener.chains if c.tls or c.passthrough or isinstance(c.handler, Forward)
+    ]
     named = [(name, c) for c in speaking for name in c.server_names or ("",)]
     return _most_specific(named, request.host)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -51,7 +52,7 @@ def trace(
         if listener.port != port or listener.transport is not Transport.TCP:
             continue
         owner = f"{listener.gateway.namespace}/{listener.gateway.name}".lstrip("/")
-        if gateway not in ("", owner) or (address and address not in listener.addresses):
+        if gateway not in ("", owner) or (address and not _listens(listener, address)):
             continue
         answers.append(_at(snapshot, listener, request))
     return answers
@@ -77,6 +78,10 @@ def _request(url: str, method: str, headers: dict[str, str]) -> tuple[Request, i
         tls=parts.scheme == "https",
     )
     return request, port, (parts.hostname or "") if named else ""
+
+
+def _listens(listener: Listener, address: str) -> bool:
+    return any(each == address or ip_address(each).is_unspecified for each in listener.addresses)
 
 
 def _at(snapshot: Snapshot, listener: Listener, request: Request) -> Answer:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sandbox.node import Node
-from tests.system.sandbox_rig import Sandbox
+from tests.system.sandbox_rig import CLI, Sandbox
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(60)]
 
@@ -81,3 +81,30 @@ def test_a_pod_that_is_gone_is_asked_no_more(sandbox: Sandbox) -> None:
     assert asked(sandbox.node, "/v2/")["status"] == 200
     file.write_text(text)
     eventually(sandbox.node, "/", 200)
+
+
+def told(*arguments: str) -> list[dict[str, Any]]:
+    """What the CLI says of the running agent."""
+    done = subprocess.run(
+        [str(CLI), "gateway", *arguments, "--node", NAME, "-o", "json"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    items: list[dict[str, Any]] = json.loads(done.stdout)["items"]
+    return items
+
+
+def test_the_agent_says_what_it_serves_and_which_way_a_request_takes(sandbox: Sandbox) -> None:
+    eventually(sandbox.node, "/", 200)
+    (gateway,) = [each for each in told("status") if each["kind"] == "Gateway"]
+    assert (gateway["name"], gateway["attached"], gateway["problems"]) == ("shop", {"http": 1}, [])
+    assert [each["rule"].partition("#")[2] for each in told("routes")] == ["1", "0", "2"]
+    (way,) = told("trace", "http://www.shop.test/v2/things")
+    assert told("trace", "http://127.0.0.1/v2/things", "-H", "Host: www.shop.test") == [way]
+    assert (way["rule"], way["result"]) == (
+        "HTTPRoute default/shop#0",
+        "default/shop-v2:80 (rewrite)",
+    )
+    assert way["endpoints"][0].startswith(sandbox.address("shop-v2", 4))
+    assert "HTTPRoute default/shop#2: it matches too, and comes later" in way["why"]

@@ -1,0 +1,1 @@
+"""Gateways, on a node by itself."""
