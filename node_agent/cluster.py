@@ -16,6 +16,7 @@ from kube_store.shared import GROUP_VERSION, IDENTITY, SLICE
 from kube_store.store import Change, ChangeType
 from node_agent.address_book import AddressBook, Layer
 from node_agent.interception import INTERCEPTORS
+from node_agent.peer_process import PROXY_CONTAINER, STATUSES
 from policy_engine.identity import Reserved
 from policy_engine.kinds import API_VERSIONS, CRD_KINDS
 
@@ -44,14 +45,24 @@ def watched(node: str, gateways: bool = False) -> list[Watched]:
 
 
 def _pod(manifest: dict[str, Any]) -> dict[str, Any]:
-    """No status: it changes often, and says nothing that policy asks."""
+    """No status, which changes often, but for the ID of the proxy's container."""
     spec = manifest.get("spec") or {}
     wanted = ("serviceAccountName", "hostNetwork", "nodeName")
     containers = [{"ports": c.get("ports") or []} for c in spec.get("containers") or []]
     kept = {name: spec[name] for name in wanted if name in spec} | {"containers": containers}
     if init := [c for c in spec.get("initContainers") or [] if c.get("name") in INTERCEPTORS]:
         kept["initContainers"] = [{name: c.get(name) for name in ("name", "args")} for c in init]
-    return {**_without_status(manifest), "spec": kept}
+    return {**_without_status(manifest), "spec": kept, **_proxy_status(manifest)}
+
+
+def _proxy_status(manifest: dict[str, Any]) -> dict[str, Any]:
+    status = manifest.get("status") or {}
+    for kind in STATUSES:
+        for each in status.get(kind) or []:
+            if each["name"] == PROXY_CONTAINER:
+                known = {name: each.get(name, "") for name in ("name", "containerID")}
+                return {"status": {kind: [known]}}
+    return {}
 
 
 def _node(manifest: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import contextlib
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,8 @@ from xds_server.server import XdsServer
 
 log = structlog.get_logger(__name__)
 
+# Longer than a kubelet takes to tell of a container; it tells after its postStart hook.
+_STATUS_SECONDS = 10.0
 _NOT_YET = nothing("its configuration has not been seen yet")
 
 
@@ -55,12 +57,13 @@ class Volume:
 
 @dataclass(slots=True)
 class Served:
-    """A pod whose endpoint and volume are both there."""
+    """A pod whose endpoint and volume are both there. ``asking``: the latest to want the lease."""
 
     record: EndpointRecord
     directory_fd: int
     server: grpc.aio.Server
     lease_socket: socket.socket
+    asking: asyncio.Task[None] | None = None
     process: peer_process.Process | None = None
     refused: str = ""
 
@@ -155,9 +158,12 @@ class Sidecars:
         self._later(self._serve(record))
 
     def _enforce(self, record: EndpointRecord, proof: Proof) -> None:
+        self._datapath.enforcers.set(record.id, ports_of(self._manifest(record), proof))
+
+    def _manifest(self, record: EndpointRecord) -> Mapping[str, Any]:
+        """Of its pod; empty while that is not known."""
         pod = self._store.get(ResourceKey("Pod", record.pod_namespace, record.pod_name))
-        ports = ports_of(pod.manifest if pod else {}, proof)
-        self._datapath.enforcers.set(record.id, ports)
+        return pod.manifest if pod else {}
 
     def _note_proof(self, endpoint_id: int) -> None:
         record, proof = self.served[endpoint_id].record, self._prover.proofs[endpoint_id]
@@ -188,7 +194,7 @@ class Sidecars:
             for name in ("agent.sock", "lease.sock"):
                 (base / name).chmod(0o666)  # the proxy is no root; the directory is its pod's
             self.served[record.id] = Served(record, directory, server, listener)
-            asyncio.get_running_loop().add_reader(listener, self._hand_lease, record.id)
+            asyncio.get_running_loop().add_reader(listener, self._accept, record.id)
             log.info("a pod's own proxy is served", pod=record.pod, endpoint=record.id)
 
     async def _end(self, endpoint_id: int) -> None:
@@ -209,30 +215,53 @@ class Sidecars:
 
     # -- the proxy ----------------------------------------------------------------------------
 
-    def _hand_lease(self, endpoint_id: int) -> None:
-        served = self.served[endpoint_id]
+    def _accept(self, endpoint_id: int) -> None:
         with contextlib.suppress(BlockingIOError):
+            served = self.served[endpoint_id]
             peer, _ = served.lease_socket.accept()
-            with peer:
-                served.refused = ""
-                try:
-                    process = peer_process.of(peer)
-                    peer_process.check(process, served.record)
-                except (OSError, PermissionError) as error:
-                    served.refused = str(error)
-                    log.error("no lease: it is not the pod's proxy that asks",
-                              pod=served.record.pod, error=str(error))  # fmt: skip
-                    return
-                fd = self._datapath.enforcers.open_lease(endpoint_id)
-                try:
-                    self._is_proxy(served.record, process)
-                    socket.send_fds(peer, [b"\0"], [fd])
-                finally:
-                    os.close(fd)
-                served.process = process
-                self._route_by_service(served.record, process)
-                self._prover.watch(endpoint_id, process)
-                log.info("a pod's own proxy has a lease", pod=served.record.pod, pid=process.pid)
+            if served.asking:
+                served.asking.cancel()
+            served.asking = self._later(self._hand_lease(served, peer))
+
+    async def _hand_lease(self, served: Served, peer: socket.socket) -> None:
+        with peer:
+            try:
+                process = await self._proxy_at(served, peer)
+            except (OSError, PermissionError) as error:
+                log.error("no lease: it is not the pod's proxy that asks",
+                          pod=served.record.pod, error=str(error))  # fmt: skip
+                return
+            record = served.record
+            fd = self._datapath.enforcers.open_lease(record.id)
+            try:
+                self._is_proxy(record, process)
+                socket.send_fds(peer, [b"\0"], [fd])
+            except OSError as error:
+                log.warning("a pod's proxy is gone", pod=record.pod, error=str(error))
+                return
+            finally:
+                os.close(fd)
+            served.process, served.refused = process, ""
+            self._route_by_service(record, process)
+            self._prover.watch(record.id, process)
+            log.info("a pod's own proxy has a lease", pod=record.pod, pid=process.pid)
+
+    async def _proxy_at(self, served: Served, peer: socket.socket) -> peer_process.Process:
+        """Who asks, once it is known to be the proxy: the kubelet tells of a container some time
+        after it has started it. Raises OSError, PermissionError: it is somebody else."""
+        now = asyncio.get_running_loop().time
+        deadline = now() + _STATUS_SECONDS
+        while True:
+            process = peer_process.of(peer)
+            try:
+                peer_process.check(process, served.record, self._manifest(served.record))
+            except PermissionError as error:
+                served.refused = str(error)
+                if now() > deadline:
+                    raise
+            else:
+                return process
+            await asyncio.sleep(0.05)
 
     def _is_proxy(self, record: EndpointRecord, process: peer_process.Process) -> None:
         """Another one than before has proven nothing yet; the same one may have, to an earlier
@@ -260,10 +289,11 @@ class Sidecars:
             return ""
         return f"ns/{labels[NAMESPACE]}/sa/{labels.get(SERVICE_ACCOUNT, 'default')}"
 
-    def _later(self, work: Any) -> None:
+    def _later(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def view(self) -> list[dict[str, Any]]:
         """A row for each, for ``sidegate istio status``."""
@@ -292,6 +322,8 @@ class Sidecars:
 
 async def _close(served: Served) -> None:
     asyncio.get_running_loop().remove_reader(served.lease_socket)
+    if served.asking:
+        served.asking.cancel()
     served.lease_socket.close()
     await served.server.stop(grace=0.1)
     os.close(served.directory_fd)

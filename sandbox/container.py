@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -45,7 +46,14 @@ class Place:
     directory: Path
 
 
-def start(place: Place, pod: PodSpec, container: Container) -> subprocess.Popen[bytes]:
+def new_id() -> str:
+    """As a runtime names each start of a container."""
+    return secrets.token_hex(32)
+
+
+def start(
+    place: Place, pod: PodSpec, container: Container, container_id: str
+) -> subprocess.Popen[bytes]:
     """Its output goes to ``log`` in a directory of its name. Raises OSError."""
     base = place.directory / container.name
     base.mkdir(parents=True, exist_ok=True)
@@ -55,7 +63,7 @@ def start(place: Place, pod: PodSpec, container: Container) -> subprocess.Popen[
         "HOSTNAME": pod.hostname,
         **({"SIDEGATE_CACHE": cache} if (cache := os.environ.get("SIDEGATE_CACHE")) else {}),
         **container.env,
-        "SG_CGROUP": str(_cgroup(place.node, pod, container) or ""),
+        "SG_CGROUP": str(place.node.make_cgroup(_group(pod, container_id)) or ""),
         "SG_HOSTNAME": place.node.name if pod.host_network else pod.hostname,
         "SG_USER": str(container.user),
         "SG_GROUP": str(container.group),
@@ -76,18 +84,21 @@ def start(place: Place, pod: PodSpec, container: Container) -> subprocess.Popen[
         )  # fmt: skip
 
 
-def end_rest(place: Place, pod: PodSpec, container: Container) -> None:
-    """A container ends with its first process, whatever else it has started (cgroup.kill).
-
-    The next one gets a new cgroup: Linux 6.18 kills whatever is cloned into one that was ever
-    killed, which is how ``kubectl exec`` comes in.
-    """
+def end_rest(place: Place, pod: PodSpec, container_id: str) -> None:
+    """A container ends with its first process, whatever else it has started (cgroup.kill)."""
     if place.node.cgroup is None:
         return
-    group = place.node.cgroup / _group(pod, container)
+    group = place.node.cgroup / _group(pod, container_id)
     with contextlib.suppress(FileNotFoundError):
         (group / "cgroup.kill").write_text("1")
         remove_cgroup(group)
+
+
+def end_pod(place: Place, pod: PodSpec) -> None:
+    """Its containers have ended."""
+    if place.node.cgroup is not None:
+        with contextlib.suppress(FileNotFoundError):
+            remove_cgroup(place.node.cgroup / _pod_group(pod))
 
 
 def write_volumes(place: Place, pod: PodSpec) -> None:
@@ -131,9 +142,10 @@ def _binds(place: Place, pod: PodSpec, container: Container) -> list[tuple[str, 
     return binds
 
 
-def _cgroup(node: Node, pod: PodSpec, container: Container) -> Path | None:
-    return node.make_cgroup(_group(pod, container))
+def _group(pod: PodSpec, container_id: str) -> str:
+    return f"{_pod_group(pod)}/{container_id}"
 
 
-def _group(pod: PodSpec, container: Container) -> str:
-    return f"pods/{pod.namespace}_{pod.name}/{container.name}"
+def _pod_group(pod: PodSpec) -> str:
+    """As the kubelet names it (``--cgroup-driver=cgroupfs``)."""
+    return f"kubepods/pod{pod.uid}"

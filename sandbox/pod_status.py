@@ -67,7 +67,7 @@ def _container(each: Container, state: ContainerState | None) -> dict[str, Any]:
         "name": each.name,
         "image": each.image,
         "imageID": each.image,
-        "containerID": f"sandbox://{state.pid if state else 0}",
+        "containerID": f"sandbox://{state.id}" if state and state.pid else "",
         "ready": bool(state and state.ready),
         "started": bool(state and state.exit_code is None and state.up.is_set()),
         "restartCount": state.restarts if state else 0,

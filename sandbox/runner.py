@@ -33,9 +33,11 @@ PodKey = tuple[str, str]  # namespace, name
 
 @dataclass(slots=True)
 class ContainerState:
-    """``exit_code`` is None while it runs; times are of ``time.time()``; ``up`` is set once its
-    startup probe has passed, and what is to run after its start has run."""
+    """``id`` is of its latest start; ``exit_code`` is None while it runs; times are of
+    ``time.time()``; ``up`` is set once its startup probe has passed, and what is to run after its
+    start has run."""
 
+    id: str = ""
     pid: int = 0
     started: float = 0.0
     exit_code: int | None = None
@@ -131,8 +133,9 @@ class PodRunner:
             states = [state for each in group if (state := pod.states.get(each.name))]
             pids = [state.pid for state in states if state.exit_code is None]
             await asyncio.to_thread(_end_sessions, pids, grace)
-        for each in (*pod.spec.init, *pod.spec.containers):
-            container.end_rest(pod.place, pod.spec, each)
+        for started in filter(None, (state.id for state in pod.states.values())):
+            container.end_rest(pod.place, pod.spec, started)
+        container.end_pod(pod.place, pod.spec)
         if pod.attachment:
             with contextlib.suppress(cni.CniError):
                 await asyncio.to_thread(cni.call, self._node, "DEL", pod.attachment)
@@ -180,7 +183,8 @@ class PodRunner:
         """Until it ended for good."""
         state = pod.states.setdefault(each.name, ContainerState())
         for attempt in range(1_000_000):
-            process = container.start(pod.place, pod.spec, each)
+            state.id = container.new_id()
+            process = container.start(pod.place, pod.spec, each, state.id)
             state.pid, state.started, state.exit_code = process.pid, time.time(), None
             if each.post_start:
                 await self._post_start(pod, each)
@@ -189,7 +193,7 @@ class PodRunner:
             state.ready = not {"readiness", "startup"} & each.probes.keys()
             self._report(pod)
             code = await processes.ended(process)
-            container.end_rest(pod.place, pod.spec, each)
+            container.end_rest(pod.place, pod.spec, state.id)
             state.exit_code, state.ready = code, False
             state.up.clear()
             ended = restart == "Never" or (restart == "OnFailure" and code == 0)

@@ -19,6 +19,7 @@ import yaml
 
 from bench.mesh.manifests import OTHER, PAIRS, PATH, STRICT, Pair, client, pods, policies, server
 from kube_store.kube_client import KubeClient, connect, resource_path
+from sandbox import processes
 from sandbox.cluster import await_rollout, install, kubectl, nodes_of, prepare
 from sandbox.control_plane import Cluster
 from sandbox.execute import command_in
@@ -128,11 +129,7 @@ class Mesh:
 
     def envoy(self, pod: str) -> int:
         """The process of its sidecar's Envoy. Raises LookupError."""
-        group = self._node.cgroup
-        if group is None:
-            raise LookupError("cgroup v2 is not mounted")
-        procs = group / "pods" / f"default_{pod}" / "istio-proxy" / "cgroup.procs"
-        for pid in map(int, procs.read_text().split()):
+        for pid in processes.inside(self._node.pod_netns("default", pod)):
             if Path(f"/proc/{pid}/comm").read_text().strip() == "envoy":
                 return pid
         raise LookupError(f"{pod}: no Envoy runs in its sidecar")

@@ -84,7 +84,10 @@ def test_exec_is_where_the_container_is() -> None:
     colour, hostname, *groups = done.stdout.splitlines()
     assert (colour, hostname) == ("dark green", NODE.name)
     if NODE.cgroup:
-        assert f"0::/sidegate/{NODE.name}/pods/default_talker/main" in groups
+        path = "{.metadata.uid}/{.status.containerStatuses[0].containerID}"
+        place = kubectl(CLUSTER, "get", "pod", "talker", "-o", f"jsonpath={path}")
+        place = place.replace("sandbox://", "")
+        assert f"0::/sidegate/{NODE.name}/kubepods/pod{place}" in groups
 
 
 @pytest.mark.usefixtures("talker")

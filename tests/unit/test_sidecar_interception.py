@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,12 @@ NODE, SIDECAR, UNPROVEN = Enforcer.NODE, Enforcer.SIDECAR, Enforcer.UNPROVEN
 OWN = {(IN, port): NODE for port in (15008, 15020, 15021, 15090)}
 T = "traffic.sidecar.istio.io/"
 UID = "0b8a5c6e-1111-2222-3333-444455556666"
+ID, OTHER = "3f2a" * 16, "9c1d" * 16
+SLICE = f"/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{UID}.slice".replace(
+    UID, UID.replace("-", "_")
+)
+RECORD = EndpointRecord(1, "c", "default", "orders", "lxc1", 7, "02:00:00:00:00:01",
+                        ipv4="10.0.0.1", pod_uid=UID)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -85,26 +92,48 @@ def test_a_port_that_is_not_proven_is_closed_unless_it_is_the_nodes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cgroup", "allowed"),
+    ("cgroup", "told", "allowed"),
     [
-        ("/sidegate/n-1/pods/default_orders/istio-proxy", True),
-        ("/sidegate/n-1/pods/default_orders/app", False),
-        ("/sidegate/n-1/pods/default_other/istio-proxy", False),
-        (f"/kubepods/burstable/pod{UID}/3f2a", True),
-        (f"/kubepods.slice/kubepods-pod{UID.replace('-', '_')}.slice/cri-1.scope", True),
-        ("/kubepods/burstable/pod0b8a5c6e-9999/3f2a", False),
-        ("/", False),
+        (f"/sidegate/n-1/kubepods/pod{UID}/{ID}", f"sandbox://{ID}", True),
+        (f"/kubepods/burstable/pod{UID}/{ID}", f"containerd://{ID}", True),
+        (f"/kubepods/burstable/pod{UID}/crio-{ID}", f"cri-o://{ID}", True),
+        (f"{SLICE}/cri-containerd-{ID}.scope", f"containerd://{ID}", True),
+        (f"{SLICE}/crio-{ID}.scope/container", f"cri-o://{ID}", True),
+        (f"{SLICE}/cri-containerd-{OTHER}.scope", f"containerd://{ID}", False),
+        (f"{SLICE}/cri-containerd-{OTHER}.scope/pod{UID}/{ID}", f"containerd://{ID}", False),
+        (f"/kubepods/pod0b8a5c6e-9999/{OTHER}/pod{UID}/{ID}", f"containerd://{ID}", False),
+        (f"/kubepods/burstable/pod0b8a5c6e-9999/{ID}", f"containerd://{ID}", False),
+        (SLICE, f"containerd://{ID}", False),
+        (f"/kubepods/burstable/pod{UID}/{ID}", "", False),
+        (f"/kubepods/burstable/pod{UID}/", "", False),
+        ("/", f"containerd://{ID}", False),
     ],
 )
-def test_a_lease_is_for_the_pod_that_the_socket_is_of(cgroup: str, allowed: bool) -> None:
-    record = EndpointRecord(1, "c", "default", "orders", "lxc1", 7, "02:00:00:00:00:01",
-                            ipv4="10.0.0.1", pod_uid=UID)  # fmt: skip
+@pytest.mark.parametrize("kind", ["initContainerStatuses", "containerStatuses"])
+def test_a_lease_is_for_the_proxys_container_of_the_pod(
+    cgroup: str, told: str, allowed: bool, kind: str
+) -> None:
+    statuses = [
+        {"name": "app", "containerID": f"containerd://{OTHER}"},
+        {"name": "istio-proxy", "containerID": told},
+    ]
+    pod = {"metadata": {"uid": UID}, "status": {kind: statuses}}
     process = Process(4711, cgroup, 1, 1)
     if allowed:
-        peer_process.check(process, record)
+        peer_process.check(process, RECORD, pod)
         return
     with pytest.raises(PermissionError, match=f"4711 is in cgroup {cgroup}"):
-        peer_process.check(process, record)
+        peer_process.check(process, RECORD, pod)
+
+
+@pytest.mark.parametrize(
+    "pod", [{}, {"metadata": {"uid": UID}}, {"metadata": {"uid": "of the pod before"}}]
+)
+def test_who_is_not_told_of_yet_gets_no_lease(pod: dict[str, Any]) -> None:
+    with_status = {"status": {"containerStatuses": [{"name": "istio-proxy"}]}} | pod
+    process = Process(4711, f"/kubepods/pod{UID}/{ID}", 1, 1)
+    with pytest.raises(PermissionError, match="the kubelet has told of none yet"):
+        peer_process.check(process, RECORD, with_status)
 
 
 def test_a_process_is_known_by_its_socket() -> None:
