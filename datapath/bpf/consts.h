@@ -50,7 +50,7 @@ enum drop_reason {
     DROP_NO_BACKEND = 13,          /* the Service has none that this flow could have */
     DROP_INVALID_DESTINATION = 14, /* a frame for an address that is not the endpoint's */
     DROP_SIDECAR_LEASE = 15,       /* L7-selected, and the pod's own proxy does not prove itself */
-    DROP_NOT_SIDECAR = 16,         /* L7-selected, and sent past the pod's own proxy */
+    DROP_NOT_SIDECAR = 16,         /* L7-selected, and past the pod's own proxy, out or in */
     DROP_AUTHENTICATION = 17,      /* policy asks for a certificate, and nobody sees one here */
     DROP_REASONS = 18,
 };

@@ -58,3 +58,28 @@ static __always_inline bool is_of_proxy(struct __sk_buff *skb, const struct pack
         return known && !is_first_syn(p);
     return proxy && *proxy == sender;
 }
+
+/* Who accepts a connection to the pod is known by whose socket answers its first packet, whatever
+ * the pod's packet rules are, of whichever family, and whoever listens where the proxy did. */
+static __always_inline void note_acceptance(struct __sk_buff *skb, const struct packet *p,
+                                            __u16 endpoint_id, struct conn *c)
+{
+    __u8 both = TCP_SYN | TCP_ACK;
+    __u32 id = endpoint_id;
+    __u64 *proxy;
+
+    if (p->tuple.protocol != IPPROTO_TCP || (p->tcp_flags & both) != both)
+        return;
+    proxy = bpf_map_lookup_elem(&proxy_cgroups, &id);
+    if (proxy && *proxy == bpf_skb_cgroup_id(skb))
+        c->flags |= CT_SIDECAR;
+    else
+        c->flags &= ~CT_SIDECAR;
+}
+
+/* What begins a connection is let in, to see who answers: nothing of it reaches an application. */
+static __always_inline bool passes_sidecar(const struct packet *p, const struct judgement *j,
+                                           const struct conn *known)
+{
+    return !j->sidecar || is_first_syn(p) || (known && known->flags & CT_SIDECAR);
+}

@@ -51,7 +51,8 @@ static __always_inline int forward(struct packet *p, struct report *r, const str
     /* Only what begins a connection makes an entry: a reply must never make one the wrong way
      * round. A live connection whose entry was evicted under pressure stays cut on its way back. */
     if (begins) {
-        if (remember(p, r->direction, 0, peer) < 0)
+        /* A first packet may come again after it was answered. */
+        if (remember(p, r->direction, known ? known->flags & CT_SIDECAR : 0, peer) < 0)
             return drop(p, r, DROP_CONNTRACK_FULL);
         report(p, r);
     }
@@ -121,6 +122,7 @@ static __always_inline int judge_sent(struct __sk_buff *skb, const struct endpoi
 
     c = find_reply(p, INGRESS);
     if (c && !is_first_syn(p)) {
+        note_acceptance(skb, p, ep->id, c);
         if (!(c->flags & CT_PROXY_UPSTREAM))
             return TCX_NEXT;
         return to_proxy_socket(skb, p) < 0 ? drop(p, r, DROP_PROXY_DOWN) : TCX_PASS;
@@ -263,6 +265,8 @@ int to_endpoint(struct __sk_buff *skb)
     turn = !c && src.identity == IDENTITY_HOST && is_for_upstream(skb, &p);
     if (!turn && in.action == ACTION_DENY)
         return deny(&p, &r, &in);
+    if (!passes_sidecar(&p, &in, c))
+        return drop(&p, &r, DROP_NOT_SIDECAR);
     if (turn || in.action == ACTION_REDIRECT) {
         skb->mark &= ~MARK_MASK; /* its sender's; ours would say that it was judged */
         return to_hairpin(&p, &r);

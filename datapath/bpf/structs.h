@@ -63,6 +63,7 @@ struct tuple {
 #define CT_PROXY_UPSTREAM 2 /* Envoy's own connection with the client's address */
 #define CT_CLOSING 4        /* a reset was seen */
 #define CT_KUBELET 8        /* the kubelet began it */
+#define CT_SIDECAR 16       /* the pod's own proxy has accepted it */
 
 struct conn {
     __u64 last_seen; /* ktime, ns */

@@ -53,13 +53,6 @@ def is_inbound(listener: Json) -> bool:
     return bool(listener.get("traffic_direction") != "OUTBOUND")
 
 
-def addresses(listener: Json) -> Iterator[str]:
-    """On which it listens; none of one that is internal, or a Unix socket."""
-    for each in (listener, *listener.get("additional_addresses", ())):
-        if text := each.get("address", {}).get("socket_address", {}).get("address"):
-            yield text
-
-
 def _listeners(part: Json) -> Iterator[Json]:
     for each in part.get("static_listeners", ()):
         yield each["listener"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from node_agent.proof import filters
-from node_agent.proof.configuration import Configuration, Json, addresses, chains, is_inbound, read
+from node_agent.proof.configuration import Configuration, Json, chains, is_inbound, read
 from policy_engine.model import Direction
 
 # Where Istio's rules for packets send what comes in, and what goes out.
@@ -28,11 +28,9 @@ _OWN = (15000, 15020)
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """``lacking`` says why a direction's port is not enforced, by port; port 0 is all of them.
-    ``families`` are the versions of IP whose connections the proxy catches, by direction."""
+    """``lacking`` says why a direction's port is not enforced, by port; port 0 is all of them."""
 
     lacking: Mapping[tuple[Direction, int], str] = field(default_factory=dict)
-    families: Mapping[Direction, frozenset[int]] = field(default_factory=dict)
 
     def why_not(self, direction: Direction, port: int) -> str:
         """ "" if it is proven; port 0 asks for ports of which nothing is said."""
@@ -60,8 +58,7 @@ def lacking(proof: Proof) -> str:
 def prove(dump: Json) -> Proof:
     """``dump`` is the answer of ``/config_dump``."""
     try:
-        config = read(dump)
-        return Proof(_lacking(config), {d: _families(config, d) for d in Direction})
+        return Proof(_lacking(read(dump)))
     except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
         return nothing(f"its configuration cannot be read: {error!r}")
 
@@ -79,11 +76,6 @@ def _lacking(config: Configuration) -> dict[tuple[Direction, int], str]:
                 for port in _ports(config, direction, chain, clusters):
                     found.setdefault((direction, port), at)
     return found
-
-
-def _families(config: Configuration, direction: Direction) -> frozenset[int]:
-    caught = [each for each in config.listeners if each.get("name") == _CAUGHT[direction]]
-    return frozenset(6 if ":" in text else 4 for each in caught for text in addresses(each))
 
 
 def _unguarded(

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import mmap
 import os
 import socket
-import struct
 import subprocess
 import sys
 import time
@@ -23,33 +20,26 @@ from policy_engine.model import (
     PortRule,
     Protocol,
 )
-from sandbox.node import Node as SandboxNode
-from sandbox.node import remove_cgroup
 from tests.system.datapath_rig import FAMILIES, OPEN, A, B, Rig, ask, connect, http, reach
-from tests.system.netns import inside
+from tests.system.lease_rig import (
+    EGRESS,
+    INGRESS,
+    OLD_MODULE,
+    Lease,
+    cgroup,
+    own_cgroup,
+    reach_from,
+)
 from tests.system.stand_in import StandIn
 
 IN, OUT = Direction.INGRESS, Direction.EGRESS
-INGRESS, EGRESS, OLD_MODULE = 1, 2, 0  # sides of a lease
-
-
-class Lease:
-    """What the module does."""
-
-    def __init__(self, rig: Rig, endpoint: int) -> None:
-        fd = rig.datapath.enforcers.open_lease(endpoint)
-        self._page = mmap.mmap(fd, 4096)
-        os.close(fd)
-
-    def hold(self, ago: float = 0.0, sides: int = INGRESS | EGRESS) -> None:
-        now = time.monotonic_ns() - int(ago * 1e9)
-        self._page[:16] = struct.pack("<QII", now, 1, sides)
 
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[Rig]:
     made = Rig(tmp_path / "bpf")
     made.serve(made.b.netns)
+    made.datapath.enforcers.set_cgroup(2, own_cgroup())
     yield made
     made.close()
 
@@ -128,13 +118,13 @@ def test_egress_leaves_from_the_proxys_cgroup_only(rig: Rig, family: int) -> Non
     rig.set(1, egress=http(B))
     lease = Lease(rig, 1)
     rig.datapath.enforcers.set(1, {(OUT, 0): Enforcer.SIDECAR})
-    with _cgroup("proxy") as proxy, _cgroup("app") as app:
+    with cgroup("proxy") as proxy, cgroup("app") as app:
         rig.datapath.enforcers.set_cgroup(1, proxy.stat().st_ino)
         lease.hold()
-        assert _reach_from(app, rig, family) == "dropped"
+        assert reach_from(app, rig, family) == "dropped"
         assert DropReason.NOT_SIDECAR in rig.reasons()
         lease.hold()
-        assert _reach_from(proxy, rig, family) == rig.a.address(family)
+        assert reach_from(proxy, rig, family) == rig.a.address(family)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +134,7 @@ def test_egress_leaves_from_the_proxys_cgroup_only(rig: Rig, family: int) -> Non
 def test_a_lease_is_for_the_sides_that_it_names(
     rig: Rig, sides: int, comes: bool, leaves: bool
 ) -> None:
-    with _cgroup("proxy") as proxy:
+    with cgroup("proxy") as proxy:
         rig.datapath.enforcers.set_cgroup(1, proxy.stat().st_ino)
         for endpoint, at in ((1, OUT), (2, IN)):
             rig.set(1, egress=http(B) if at is OUT else OPEN)
@@ -152,7 +142,7 @@ def test_a_lease_is_for_the_sides_that_it_names(
             rig.datapath.enforcers.set(endpoint, {(at, 0): Enforcer.SIDECAR})
             Lease(rig, endpoint).hold(sides=sides)
             passes = leaves if at is OUT else comes
-            seen = _reach_from(proxy, rig, 4)
+            seen = reach_from(proxy, rig, 4)
             assert seen == (rig.a.address(4) if passes else "dropped"), (at, sides)
             rig.datapath.enforcers.set(endpoint, {})
 
@@ -198,30 +188,3 @@ with socket.socket(fileno=int(sys.argv[1])) as peer:
     mmap.mmap(fd, 4096)[:16] = struct.pack("<QQ", time.monotonic_ns(), 1)
     peer.sendall(b"!")
 """
-
-_ASK = """
-import socket, sys
-try:
-    with socket.create_connection((sys.argv[1], 8080), 0.5) as to:
-        to.sendall(b"x")
-        print(to.recv(100).decode())
-except TimeoutError:
-    print("dropped")
-"""
-
-
-def _reach_from(cgroup: Path, rig: Rig, family: int) -> str:
-    join = f'echo $$ > {cgroup}/cgroup.procs && exec "$@"'
-    command = ["sh", "-c", join, "sh", sys.executable, "-c", _ASK, rig.b.address(family)]
-    with inside(rig.a.netns):
-        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=10)
-    return done.stdout.strip()
-
-
-@contextlib.contextmanager
-def _cgroup(name: str) -> Iterator[Path]:
-    path = SandboxNode(f"sidecar-{os.getpid()}-{name}").cgroup
-    assert path, "these tests need cgroup v2"
-    path.mkdir(parents=True)
-    yield path
-    remove_cgroup(path)
