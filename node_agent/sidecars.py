@@ -248,11 +248,14 @@ class Sidecars:
 
     async def _proxy_at(self, served: Served, peer: socket.socket) -> peer_process.Process:
         """Who asks, once it is known to be the proxy: the kubelet tells of a container some time
-        after it has started it. Raises OSError, PermissionError: it is somebody else."""
+        after it has started it. Whom an earlier agent knew is known: no cgroup's number is given
+        twice. Raises OSError, PermissionError: it is somebody else."""
         now = asyncio.get_running_loop().time
         deadline = now() + _STATUS_SECONDS
         while True:
             process = peer_process.of(peer)
+            if process.cgroup_id == self._datapath.enforcers.cgroup(served.record.id):
+                return process
             try:
                 peer_process.check(process, served.record, self._manifest(served.record))
             except PermissionError as error:
