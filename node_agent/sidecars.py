@@ -23,7 +23,7 @@ from datapath.codec import Prefix, address_bytes, address_of
 from datapath.facade import Datapath
 from kube_store.resource import ResourceKey
 from kube_store.store import Store
-from node_agent import module_library, peer_process
+from node_agent import lease, module_library, peer_process
 from node_agent.endpoints import EndpointRecord
 from node_agent.interception import ports_of
 from node_agent.proof.prove import Proof, lacking, nothing, proven
@@ -298,23 +298,31 @@ class Sidecars:
         task.add_done_callback(self._tasks.discard)
         return task
 
+    def _holds_lease(self, endpoint_id: int) -> bool:
+        fd = self._datapath.enforcers.open_lease(endpoint_id)
+        try:
+            return lease.held(fd)
+        finally:
+            os.close(fd)
+
     def view(self) -> list[dict[str, Any]]:
         """A row for each, for ``sidegate istio status``."""
         rows = []
         for endpoint_id, served in sorted(self.served.items()):
             session = self._xds.sidecar(endpoint_id)
+            held = served.process is not None and self._holds_lease(endpoint_id)
             rows.append(
                 {
                     "pod": served.record.pod,
                     "endpoint": endpoint_id,
                     "connected": session is not None,
                     "certificate": f"spiffe://*/{self._spiffe_path(served.record.identity)}",
-                    "enforcer": "sidecar" if served.process else "none: closed",
+                    "enforcer": "sidecar" if held else "none: closed",
                     "version": session.hello.module_version if session else "",
                     "skew": skew(session.hello) if session else "",
                     "wanted": self._xds.revision(endpoint_id),
                     "acknowledged": session.acked.get(endpoint_id, 0) if session else 0,
-                    "lease": served.process is not None,
+                    "lease": held,
                     "proven": proven(self._prover.proofs.get(endpoint_id, _NOT_YET)),
                     "lacking": lacking(self._prover.proofs.get(endpoint_id, _NOT_YET)),
                     "refused": served.refused,

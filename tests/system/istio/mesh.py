@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sandbox.cluster import kubectl, nodes_of
 from sandbox.control_plane import Cluster
-from sandbox.node import SANDBOX_ROOT
+from sandbox.execute import command_in
+from sandbox.images import http_peer
+from sandbox.node import SANDBOX_ROOT, Node
 
 MESH = Cluster("mesh")
 NODES = nodes_of(MESH, 2)
@@ -47,6 +53,53 @@ def enforces(pod: str) -> bool:
 
 def node_of(pod: str) -> str:
     return kubectl(MESH, "get", "pod", pod, "-o", "jsonpath={.spec.nodeName}")
+
+
+def address_of(pod: str) -> str:
+    return kubectl(MESH, "get", "pod", pod, "-o", "jsonpath={.status.podIP}")
+
+
+def reasons(pod: str, since: int) -> set[str]:
+    """Why anything was denied on a pod's node since then (``time.time_ns()``)."""
+    said = agent(pod, "observe", "--last", "500", "--verdict", "denied", "-o", "json")
+    flows = map(json.loads, said.splitlines())
+    return {flow["reason"] for flow in flows if flow["time"] >= since}
+
+
+def within(node: str, pod: str, arguments: Sequence[str]) -> str:
+    """As :func:`sandbox.mesh_probes.ask`, for which the API server is needed, and far quicker."""
+    command = [str(http_peer()), "get", "--timeout=2s", *arguments]
+    done = subprocess.run(
+        command_in(Node(node), pod, command), check=True, capture_output=True, text=True
+    )
+    return str(json.loads(done.stdout)["status"] or "none")
+
+
+def istiod() -> list[int]:
+    return [pid for node in NODES for pid in pids(node.name, "istio-system_istiod", "discovery")]
+
+
+@contextlib.contextmanager
+def away(*which: int) -> Iterator[None]:
+    """They hang, which is worse than to be dead: nobody notices by a reset."""
+    assert which
+    for pid in which:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in which:
+            os.kill(pid, signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def applied(manifests: str) -> Iterator[None]:
+    """Gone afterwards, whatever of it was made. Raises CalledProcessError."""
+    try:
+        kubectl(MESH, "apply", "-f", "-", text=manifests)
+        yield
+    finally:
+        kubectl(MESH, "delete", "--ignore-not-found", "-f", "-", text=manifests)
 
 
 def pids(node: str, pod: str, container: str) -> list[int]:

@@ -3,25 +3,18 @@ holds on, nobody new gets in, and afterwards all is as before."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import signal
-import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from sandbox import processes
 from sandbox.cluster import kubectl
-from sandbox.execute import command_in
-from sandbox.images import http_peer
 from sandbox.mesh_probes import ask
-from sandbox.node import Node
 from tests.system.cluster_rig import eventually
-from tests.system.istio.mesh import MESH, NODES, enforces, node_of, pids
+from tests.system.istio.mesh import MESH, NODES, away, enforces, istiod, node_of, pids, within
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -36,38 +29,11 @@ def agents() -> list[int]:
             for pid in pids(node.name, "sidegate-system_sidegate-agent", "agent")]  # fmt: skip
 
 
-def istiod() -> list[int]:
-    return [pid for node in NODES
-            for pid in pids(node.name, "istio-system_istiod", "discovery")]  # fmt: skip
-
-
 def api_server() -> list[int]:
     found = [pid for pid in processes.inside(MESH.netns)
              if Path(f"/proc/{pid}/comm").read_text() == "kube-apiserver\n"]  # fmt: skip
     assert len(found) == 1
     return found
-
-
-@contextlib.contextmanager
-def away(*which: int) -> Iterator[None]:
-    """They hang, which is worse than to be dead: nobody notices by a reset."""
-    assert which
-    for pid in which:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in which:
-            os.kill(pid, signal.SIGCONT)
-
-
-def within(node: str, pod: str, arguments: tuple[str, ...]) -> str:
-    """As :func:`ask`, for which the API server is needed."""
-    command = [str(http_peer()), "get", "--timeout=2s", *arguments]
-    done = subprocess.run(
-        command_in(Node(node), pod, command), check=True, capture_output=True, text=True
-    )
-    return str(json.loads(done.stdout)["status"])
 
 
 @pytest.mark.usefixtures("mesh")
