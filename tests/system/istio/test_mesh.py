@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,18 @@ def test_sidecars_say_how_they_enforce() -> None:
         "default/kafka", "default/auditor", "default/mallory",
     } == rows.keys()  # fmt: skip
     assert all(row["connected"] and row["lease"] and row["acknowledged"] for row in rows.values())
+
+
+@pytest.mark.usefixtures("mesh")
+def test_one_question_is_answered_for_the_sidecars_of_all_nodes() -> None:
+    asked = ("istio", "status", "--cluster", f"--kubeconfig={MESH.kubeconfig}", "-o", "json")
+    done = subprocess.run([cluster_rig.CLI, *asked], check=True, capture_output=True, text=True)
+    rows = json.loads(done.stdout)["items"]
+    assert {row["pod"]: row["node"] for row in rows} == {
+        pod: node_of(pod.partition("/")[2]) for pod in sidecars()
+    }
+    assert {row["node"] for row in rows} == {node.name for node in NODES}
+    assert {row["certificate"] for row in rows} >= {"spiffe://*/ns/default/sa/reviews"}
 
 
 @pytest.mark.usefixtures("mesh")
