@@ -17,6 +17,14 @@ from sidegate_cli.connectivity.objects import (
 
 DROPPED = "no answer"
 
+WEB: dict[str, Any] = {
+    "http": [
+        {"method": "GET", "path": "/public.*"},
+        {"method": "POST", "path": "/grpc.health.v1.Health/Check"},
+    ]
+}
+PRODUCE: dict[str, Any] = {"kafka": [{"role": "produce", "topic": "orders"}]}
+
 
 @dataclass(frozen=True, slots=True)
 class Case:
@@ -40,55 +48,52 @@ def stages(addresses: Mapping[str, list[str]], namespace: str) -> list[Stage]:
     v4 = next(a for a in addresses["server"] if ":" not in a)
     v6 = next((a for a in addresses["server"] if ":" in a), "")
     service = f"server.{namespace}.svc.cluster.local"
-    web = {"http": [{"method": "GET", "path": "/public.*"},
-                    {"method": "POST", "path": "/grpc.health.v1.Health/Check"}]}  # fmt: skip
-    produce = {"kafka": [{"role": "produce", "topic": "orders"}]}
     return [
         Stage("no policy", (), (
             *_everywhere("pod to pod", v4, v6, "/", "200"),
-            _get("service by address of DNS name", "far", service, "/", "200"),
-            _get("service by short name", "near", "server", "/", "200"),
-            _grpc("gRPC", "far", v4, "OK"),
+            get("service by address of DNS name", "far", service, "/", "200"),
+            get("service by short name", "near", "server", "/", "200"),
+            grpc("gRPC", "far", v4, "OK"),
         )),
         Stage("L3/L4", (policy("l4", "server", ingress=[allow("client", HTTP)]),), (
             *_everywhere("allowed client", v4, v6, "/", "200"),
-            _get("another pod", "other", v4, "/", DROPPED),
-            _get("another pod by service", "other", service, "/", DROPPED),
+            get("another pod", "other", v4, "/", DROPPED),
+            get("another pod by service", "other", service, "/", DROPPED),
         )),
-        Stage("HTTP", (policy("http", "server", ingress=[allow("client", HTTP, web)]),), (
+        Stage("HTTP", (policy("http", "server", ingress=[allow("client", HTTP, WEB)]),), (
             *_everywhere("allowed path", v4, v6, "/public/1", "200"),
             *_everywhere("denied path", v4, v6, "/private", "403"),
-            _get("denied method", "near", v4, "/public", "403", "-method", "POST"),
-            _get("HTTP/2, allowed", "far", v4, "/public", "200", "-http2"),
-            _get("HTTP/2, denied", "far", v4, "/private", "403", "-http2"),
-            _get("by service, denied", "far", service, "/private", "403"),
-            _grpc("gRPC, allowed method", "far", v4, "OK"),
-            _grpc("gRPC, denied method", "near", v4, "PermissionDenied", "/test.Other/Call"),
-            _get("another pod", "other", v4, "/public", DROPPED),
+            get("denied method", "near", v4, "/public", "403", "-method", "POST"),
+            get("HTTP/2, allowed", "far", v4, "/public", "200", "-http2"),
+            get("HTTP/2, denied", "far", v4, "/private", "403", "-http2"),
+            get("by service, denied", "far", service, "/private", "403"),
+            grpc("gRPC, allowed method", "far", v4, "OK"),
+            grpc("gRPC, denied method", "near", v4, "PermissionDenied", "/test.Other/Call"),
+            get("another pod", "other", v4, "/public", DROPPED),
         )),
         Stage("egress", (
             policy("egress", "client", egress=[
                 {"toEndpoints": [{"matchLabels": {"app": "server"}}],
-                 "toPorts": [{"ports": [{"port": str(HTTP), "protocol": "TCP"}], "rules": web}]},
+                 "toPorts": [{"ports": [{"port": str(HTTP), "protocol": "TCP"}], "rules": WEB}]},
                 {"toEntities": ["cluster"],
                  "toPorts": [{"ports": [{"port": "53", "protocol": "ANY"}]}]},
             ]),), (
             *_everywhere("allowed path", v4, v6, "/public", "200"),
             *_everywhere("denied path", v4, v6, "/private", "403"),
-            _get("by DNS name", "far", service, "/public", "200"),
-            _kafka("another destination", "near", "orders", DROPPED),
+            get("by DNS name", "far", service, "/public", "200"),
+            kafka("another destination", "near", "orders", DROPPED),
         )),
         Stage("NetworkPolicy", (
             network_policy("np", [{"from": [{"podSelector": {"matchLabels": {"app": "client"}}}],
                                    "ports": [{"port": "http"}]}]),), (
             *_everywhere("allowed by named port", v4, v6, "/", "200"),
-            _get("another pod", "other", v4, "/", DROPPED),
+            get("another pod", "other", v4, "/", DROPPED),
         )),
-        Stage("Kafka", (policy("kafka", "kafka", ingress=[allow("client", KAFKA, produce)]),), (
-            _kafka("produce to orders", "near", "orders", "allowed"),
-            _kafka("produce to orders, other node", "far", "orders", "allowed"),
-            _kafka("produce to audit", "near", "audit", "denied"),
-            _kafka("another pod", "other", "orders", DROPPED),
+        Stage("Kafka", (policy("kafka", "kafka", ingress=[allow("client", KAFKA, PRODUCE)]),), (
+            kafka("produce to orders", "near", "orders", "allowed"),
+            kafka("produce to orders, other node", "far", "orders", "allowed"),
+            kafka("produce to audit", "near", "audit", "denied"),
+            kafka("another pod", "other", "orders", DROPPED),
         )),
     ]  # fmt: skip
 
@@ -112,24 +117,24 @@ def seen(code: int, output: str) -> str:
 
 def _everywhere(name: str, v4: str, v6: str, path: str, expected: str) -> list[Case]:
     cases = [
-        _get(f"{name}, same node", "near", v4, path, expected),
-        _get(f"{name}, other node", "far", v4, path, expected),
+        get(f"{name}, same node", "near", v4, path, expected),
+        get(f"{name}, other node", "far", v4, path, expected),
     ]
     if v6:
-        cases.append(_get(f"{name}, other node, IPv6", "far", f"[{v6}]", path, expected))
+        cases.append(get(f"{name}, other node, IPv6", "far", f"[{v6}]", path, expected))
     return cases
 
 
-def _get(name: str, pod: str, host: str, path: str, expected: str, *options: str) -> Case:
+def get(name: str, pod: str, host: str, path: str, expected: str, *options: str) -> Case:
     command = ("http", "get", "-timeout", "2s", *options, f"http://{host}:{HTTP}{path}")
     return Case(name, pod, command, expected)
 
 
-def _grpc(name: str, pod: str, host: str, expected: str, method: str = "") -> Case:
+def grpc(name: str, pod: str, host: str, expected: str, method: str = "") -> Case:
     options = ("-method", method) if method else ()
     return Case(name, pod, ("http", "grpc", "-timeout", "2s", *options, f"{host}:{HTTP}"), expected)
 
 
-def _kafka(name: str, pod: str, topic: str, expected: str) -> Case:
+def kafka(name: str, pod: str, topic: str, expected: str) -> Case:
     kcat = f"echo hello | kcat -b kafka:{KAFKA} -P -t {topic} -X message.timeout.ms=3000"
     return Case(name, pod, ("sh", "-c", kcat), expected)

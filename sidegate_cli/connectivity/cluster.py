@@ -40,6 +40,11 @@ class TestCluster:
         """What is not there is no error."""
         await self._client.remove(self._path(manifest))
 
+    async def labels(self, manifest: dict[str, Any]) -> dict[str, str] | None:
+        """The labels of what is there under its name; None where nothing is."""
+        found = await self._client.find(self._path(manifest))
+        return None if found is None else found["metadata"].get("labels") or {}
+
     async def gone(self, manifest: dict[str, Any], seconds: float) -> bool:
         """Whether it went within the time."""
         for _ in range(int(seconds * 5)):
@@ -69,10 +74,12 @@ class TestCluster:
             await asyncio.sleep(0.25)
         raise NotReady("; ".join(f"pod {name}: {why}" for name, why in waiting.items()))
 
-    async def run(self, pod: str, command: Sequence[str]) -> Ran:
-        """Through the API server, as ``kubectl exec`` does."""
+    async def run(self, pod: str, command: Sequence[str], container: str = "") -> Ran:
+        """Through the API server, as ``kubectl exec`` does. ``container`` where there are more."""
         path = resource_path("v1", "pods", self.namespace, pod) + "/exec"
         query = [*(("command", part) for part in command), ("stdout", "true"), ("stderr", "true")]
+        if container:
+            query.append(("container", container))
         output, code = b"", 0
         async with self._client.socket(path, query) as socket:
             async for message in socket:

@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +18,8 @@ from sidegate_cli.output import Format, show
 
 if TYPE_CHECKING:
     from sidegate_cli.connectivity.runner import Outcome
+
+_STOPPED = 130  # as shells have it for Ctrl-C
 
 app = group("Whether a cluster's traffic flows as its policies say.")
 
@@ -28,16 +32,22 @@ def run_test(
     namespace: Annotated[str, typer.Option(help="Made for the test.")] = "sidegate-test",
     keep: Annotated[bool, typer.Option("--keep", help="Leave the pods running.")] = False,
     image: Annotated[str, typer.Option(help="With http and kcat.")] = "sidegate/connectivity",
+    istio: Annotated[
+        bool, typer.Option("--istio", help="In a mesh: with sidecars, without, and mixed.")
+    ] = False,
     kafka_image: Annotated[str, typer.Option(help="Of the broker.")] = "apache/kafka:4.1.0",
     output: Output = Format.TABLE,
 ) -> None:
-    """Deploy clients and servers, try what policies allow and deny, and clean up."""
+    """Deploy clients and servers, try what policies allow and deny, and clean up.
+
+    Exit code 1 if anything came out otherwise. Who stops it (Ctrl-C) finds nothing left either.
+    """
     from rich.console import Console
 
     from kube_store.kube_client import CONNECTION_ERRORS, KubeError
     from sidegate_cli.connectivity.cluster import NotReady
     from sidegate_cli.connectivity.objects import Images
-    from sidegate_cli.connectivity.runner import run
+    from sidegate_cli.connectivity.runner import Options, run
 
     console = Console(highlight=False, stderr=output is not Format.TABLE)
 
@@ -46,18 +56,13 @@ def run_test(
         wrong = "" if outcome.ok else f"  [red]saw {outcome.seen}[/]"
         console.print(f"  {mark} {outcome.case} [dim]({outcome.pod})[/]: {outcome.expected}{wrong}")
 
+    options = Options(namespace, Images(image, kafka_image), keep, istio)
     try:
-        images = Images(image, kafka_image)
         outcomes = asyncio.run(
-            run(
-                found_kubeconfig(kubeconfig),
-                namespace,
-                images,
-                keep,
-                tell,
-                lambda text: console.print(text),
-            )
+            _until_stopped(run(found_kubeconfig(kubeconfig), options, tell, console.print))
         )
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        raise Failure("connectivity test: stopped", _STOPPED) from None
     except (NotReady, KubeError, *CONNECTION_ERRORS) as error:
         raise Failure(f"connectivity test: {error}", 1) from None
     wrong = [each for each in outcomes if not each.ok]
@@ -70,3 +75,10 @@ def run_test(
         show(rows, output, rows)
     console.print(f"{len(outcomes) - len(wrong)} of {len(outcomes)} cases as expected")
     raise typer.Exit(1 if wrong else 0)
+
+
+async def _until_stopped(work: Coroutine[Any, Any, list[Outcome]]) -> list[Outcome]:
+    """A signal to end cancels it, as Ctrl-C does."""
+    task = asyncio.ensure_future(work)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await task

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 HTTP, KAFKA = 8080, 9092
+CONTAINER = "main"  # of clients and servers
+MANAGED_BY = {"app.kubernetes.io/managed-by": "sidegate-connectivity"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,26 +19,34 @@ class Images:
     kafka: str = "apache/kafka:4.1.0"
 
 
-def namespace(name: str) -> dict[str, Any]:
-    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+def namespace(name: str, labels: Mapping[str, str]) -> dict[str, Any]:
+    """``labels`` besides the one by which it is known for the test's."""
+    metadata = {"name": name, "labels": {**MANAGED_BY, **labels}}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
 
 
 def pods(images: Images, nodes: Sequence[str]) -> list[dict[str, Any]]:
     """Clients beside the server and on another node, where there is one."""
     here, there = nodes[0], nodes[-1]
-    serve = ["http", "serve", "--http", f":{HTTP}"]
-    idle = ["sleep", "infinity"]
     return [
-        _pod("server", {"app": "server"}, here, images.peer, serve, HTTP),
-        _pod("near", {"app": "client"}, here, images.peer, idle),
-        _pod("far", {"app": "client"}, there, images.peer, idle),
-        _pod("other", {"app": "other"}, there, images.peer, idle),
+        server("server", {"app": "server"}, here, images),
+        client("near", {"app": "client"}, here, images),
+        client("far", {"app": "client"}, there, images),
+        client("other", {"app": "other"}, there, images),
         _kafka(images.kafka, here),
     ]
 
 
 def services() -> list[dict[str, Any]]:
-    return [_service("server", HTTP), _service("kafka", KAFKA)]
+    return [service("server", HTTP, "http"), service("kafka", KAFKA, "tcp-kafka")]
+
+
+def server(name: str, labels: Mapping[str, str], node: str, images: Images) -> dict[str, Any]:
+    return _pod(name, labels, node, images.peer, ["http", "serve", "--http", f":{HTTP}"], HTTP)
+
+
+def client(name: str, labels: Mapping[str, str], node: str, images: Images) -> dict[str, Any]:
+    return _pod(name, labels, node, images.peer, ["sleep", "infinity"])
 
 
 def policy(name: str, app: str, **spec: Any) -> dict[str, Any]:
@@ -69,16 +79,16 @@ def network_policy(name: str, ingress: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _pod(
-    name: str, labels: dict[str, str], node: str, image: str, command: list[str], port: int = 0
+    name: str, labels: Mapping[str, str], node: str, image: str, command: list[str], port: int = 0
 ) -> dict[str, Any]:
-    container: dict[str, Any] = {"name": "main", "image": image, "command": command}
+    container: dict[str, Any] = {"name": CONTAINER, "image": image, "command": command}
     if port:
         container["ports"] = [{"name": "http", "containerPort": port}]
         container["readinessProbe"] = {"tcpSocket": {"port": port}, "periodSeconds": 2}
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": name, "labels": labels},
+        "metadata": {"name": name, "labels": dict(labels)},
         "spec": {"containers": [container], "terminationGracePeriodSeconds": 1,
                  "nodeSelector": {"kubernetes.io/hostname": node}},
     }  # fmt: skip
@@ -98,11 +108,13 @@ def _kafka(image: str, node: str) -> dict[str, Any]:
     return pod
 
 
-def _service(name: str, port: int) -> dict[str, Any]:
+def service(name: str, port: int, called: str, app: str = "") -> dict[str, Any]:
+    """Of the pods of ``app``, or of its name. ``called`` tells a mesh the protocol (Istio
+    documentation, "Protocol Selection")."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {"name": name},
-        "spec": {"selector": {"app": name}, "ports": [{"name": "main", "port": port}],
+        "spec": {"selector": {"app": app or name}, "ports": [{"name": called, "port": port}],
                  "ipFamilyPolicy": "PreferDualStack"},
     }  # fmt: skip

@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kube_store.kube_client import KubeClient, connect
-from sidegate_cli.connectivity import objects
+from sidegate_cli.connectivity import mesh, objects
 from sidegate_cli.connectivity.cases import Case, Stage, seen, stages
 from sidegate_cli.connectivity.cluster import NotReady, TestCluster
 
@@ -34,31 +35,74 @@ class Outcome:
         return self.seen == self.expected
 
 
+@dataclass(frozen=True, slots=True)
+class Options:
+    """``istio``: in a mesh, with and without sidecars. ``keep``: pods stay."""
+
+    namespace: str
+    images: objects.Images
+    keep: bool = False
+    istio: bool = False
+
+
 Tell = Callable[[Outcome], None]
+Say = Callable[[str], None]
 
 
-async def run(
-    kubeconfig: Path | None, namespace: str, images: objects.Images, keep: bool, tell: Tell,
-    say: Callable[[str], None],
-) -> list[Outcome]:  # fmt: skip
-    """Raises NotReady, KubeError, or what the connection does; the namespace goes even so."""
+async def run(kubeconfig: Path | None, options: Options, tell: Tell, say: Say) -> list[Outcome]:
+    """Raises NotReady, KubeError, or what the connection does; the namespace goes even so, and if
+    it is cancelled."""
     client = await connect(kubeconfig)
-    cluster = TestCluster(client, namespace)
-    home = objects.namespace(namespace)
+    cluster = TestCluster(client, options.namespace)
+    home = objects.namespace(options.namespace, mesh.INJECTED if options.istio else {})
     try:
-        say(f"pods of the test start in namespace {namespace}")
-        addresses = await _deploy(cluster, images, await _nodes(client))
-        outcomes = []
-        for stage in stages(addresses, namespace):
-            say(stage.name)
-            outcomes += await _stage(cluster, stage, tell)
-        return outcomes
+        await _is_free(cluster, home)
+        say(f"pods of the test start in namespace {options.namespace}")
+        try:
+            return await _try_all(cluster, home, options, await _nodes(client), tell, say)
+        finally:
+            if not options.keep:
+                await _clean_up(cluster, home, say)
     finally:
-        if not keep:
-            await cluster.delete(home)
-            if not await cluster.gone(home, _GONE_SECONDS):
-                say(f"namespace {namespace} is still being deleted")
         await client.close()
+
+
+async def _is_free(cluster: TestCluster, home: dict[str, Any]) -> None:
+    """Everything in the namespace goes with it. Raises NotReady."""
+    labels = await cluster.labels(home)
+    if labels is not None and not objects.MANAGED_BY.items() <= labels.items():
+        raise NotReady(
+            f"namespace {cluster.namespace} is there, and is not this test's: say another one by "
+            "--namespace, it is deleted afterwards"
+        )
+
+
+async def _clean_up(cluster: TestCluster, home: dict[str, Any], say: Say) -> None:
+    await cluster.delete(home)
+    if not await cluster.gone(home, _GONE_SECONDS):
+        say(f"namespace {cluster.namespace} is still being deleted")
+
+
+async def _try_all(
+    cluster: TestCluster, home: dict[str, Any], options: Options, nodes: list[str],
+    tell: Tell, say: Say,
+) -> list[Outcome]:  # fmt: skip
+    pods = objects.pods(options.images, nodes)
+    services = objects.services()
+    if options.istio:
+        pods += mesh.pods(options.images, nodes)
+        services += mesh.services()
+    addresses = await _deploy(cluster, home, pods, services)
+    if options.istio and (names := mesh.without_module(await cluster.items("Pod"))):
+        raise NotReady(
+            f"pods {', '.join(names)}: no sidecar with Sidegate's module was injected: "
+            "sidegate-istioctl verify-install says what is missing"
+        )
+    outcomes = []
+    for stage in mesh.stages() if options.istio else stages(addresses, cluster.namespace):
+        say(stage.name)
+        outcomes += await _stage(cluster, stage, tell)
+    return outcomes
 
 
 async def _nodes(client: KubeClient) -> list[str]:
@@ -75,15 +119,15 @@ async def _nodes(client: KubeClient) -> list[str]:
 
 
 async def _deploy(
-    cluster: TestCluster, images: objects.Images, nodes: list[str]
-) -> dict[str, list[str]]:
-    await cluster.apply(objects.namespace(cluster.namespace))
+    cluster: TestCluster, home: dict[str, Any], pods: list[dict[str, Any]],
+    services: list[dict[str, Any]],
+) -> dict[str, list[str]]:  # fmt: skip
+    await cluster.apply(home)
     for _ in range(50):  # the controller makes it; a pod before that is refused
         if await cluster.items("ServiceAccount"):
             break
         await asyncio.sleep(0.2)
-    pods = objects.pods(images, nodes)
-    for manifest in [*pods, *objects.services()]:
+    for manifest in [*pods, *services]:
         await cluster.apply(manifest)
     return await cluster.pods_ready([pod["metadata"]["name"] for pod in pods], _PODS_SECONDS)
 
@@ -104,7 +148,7 @@ async def _case(cluster: TestCluster, stage: Stage, case: Case) -> Outcome:
     """Until it is as expected: policies and services take a moment to be everywhere."""
     begin = time.monotonic()
     while True:
-        ran = await cluster.run(case.pod, case.command)
+        ran = await cluster.run(case.pod, case.command, objects.CONTAINER)
         result = seen(ran.code, ran.output)
         took = time.monotonic() - begin
         if result == case.expected or took > _CASE_SECONDS:
