@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from ipaddress import ip_address
 from typing import Any, Protocol
 
 import structlog
@@ -30,9 +31,9 @@ class AddressSource(Protocol):
 
 
 def assigned(gateway: Manifest) -> tuple[str, ...]:
-    """Those that a Gateway's status says."""
+    """Those that a Gateway's status says; what is no IP address is left out."""
     status = gateway.get("status") or {}
-    return tuple(each["value"] for each in status.get("addresses") or ())
+    return _addresses(each.get("value") for each in status.get("addresses") or ())
 
 
 class Assigned:
@@ -100,6 +101,18 @@ def balanced(store: Store, ingresses: Iterable[Key]) -> tuple[str, ...]:
         found = store.get(ResourceKey(*key))
         status = (found.manifest.get("status") or {}) if found else {}
         said = (status.get("loadBalancer") or {}).get("ingress") or ()
-        if addresses := tuple(each["ip"] for each in said if each.get("ip")):
+        if addresses := _addresses(each.get("ip") for each in said):
             return addresses
     return ()
+
+
+def _addresses(texts: Iterable[Any]) -> tuple[str, ...]:
+    return tuple(text for text in texts if isinstance(text, str) and _is_address(text))
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True

@@ -148,3 +148,12 @@ def test_those_of_other_classes_are_left_alone() -> None:
     made = Cluster(other)
     assert made.bound() == {}
     assert made.statuses.get(ObjectRef("Ingress", "shop", "a")) is None
+
+
+def test_a_status_that_is_no_address_binds_nothing() -> None:
+    made = Cluster(gateway_class(), gateway(listener("http")), agent=True)
+    said = [{"value": "nowhere"}, {}, {"value": "192.0.2.7"}]
+    made.say(gateway(listener("http")) | {"status": {"addresses": said}})
+    assert made.bound() == {"shop/web/80/tcp": ("192.0.2.7",)}
+    made.say(ingress("a", addresses=("nowhere", "192.0.2.8")))
+    assert made.bound()["ingress:shop/a/80/tcp"] == ("192.0.2.8",)
