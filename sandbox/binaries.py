@@ -69,6 +69,9 @@ MODULES = {
         ldflags=_istio_flags(_ISTIO),
         files=(("istio.io/istio", "tools/packaging/common/envoy_bootstrap.json"),),
     ),
+    "istio-cni": GoModule(  # what it shares with the others is built once
+        _GO / "istio", "istio.io/istio/cni/cmd/istio-cni", ldflags=_istio_flags(_ISTIO)
+    ),
     "streaming": GoModule(_GO / "streaming", "."),
     "gateway-conformance": GoModule(
         _GO / "gateway-conformance",
