@@ -1,6 +1,9 @@
 """The official suite of the Gateway API against a cluster on this machine.
 
-``python -m sandbox.conformance [--channel standard|experimental] [SUITE'S OPTIONS...]``
+``python -m sandbox.conformance [--channel standard|experimental] [--report FILE] [OPTIONS...]``
+
+Options that are not ours are the suite's. Without any it runs what belongs to the profiles and to
+the features that the GatewayClass says it supports: all that we claim.
 """
 
 from __future__ import annotations
@@ -10,6 +13,8 @@ import asyncio
 import json
 import subprocess
 import sys
+from importlib.metadata import version
+from pathlib import Path
 
 from sandbox.binaries import binary
 from sandbox.cluster import await_rollout, install, kubectl, prepare, running
@@ -19,6 +24,7 @@ CLASS = "sidegate"
 # Of the nodes' own network: whoever is on it finds the holder by ARP and ND.
 USABLE, UNUSABLE = "192.0.2.190", "198.51.100.77"
 _BLOCKS = [{"start": "192.0.2.130", "stop": "192.0.2.190"}]
+PROFILES = ("GATEWAY-HTTP", "GATEWAY-GRPC", "GATEWAY-TLS", "GATEWAY-TCP", "GATEWAY-UDP")
 _SUITE = "gateway-conformance"
 _ROLLED_OUT = "chart and CRDs are there"
 
@@ -59,10 +65,26 @@ def suite(cluster: Cluster, *options: str) -> subprocess.CompletedProcess[bytes]
         *("nsenter", f"--net=/run/netns/{cluster.netns}"),
         *("env", f"KUBECONFIG={cluster.kubeconfig}", str(binary(_SUITE, "conformance"))),
         *("-test.v", "-test.timeout=30m", f"-gateway-class={CLASS}"),
+        f"-conformance-profiles={','.join(PROFILES)}",
         *(f"-usable-address={USABLE}", f"-unusable-address={UNUSABLE}"),
         *options,
     ]
     return subprocess.run(command, check=False)
+
+
+def report_options(file: Path) -> list[str]:
+    """Of the suite, so that it writes what it has found to ``file`` (a ConformanceReport)."""
+    implementation = {
+        "organization": "sidegate",
+        "project": "sidegate",
+        "url": "https://sidegate.io",
+        "version": version("sidegate"),
+        "contact": "the maintainers",
+    }
+    return [
+        f"-report-output={file.absolute()}",
+        *(f"-{name}={value}" for name, value in implementation.items()),
+    ]
 
 
 async def _run(channel: str, nodes: int, options: list[str]) -> int:
@@ -75,10 +97,13 @@ async def _run(channel: str, nodes: int, options: list[str]) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--channel", choices=("standard", "experimental"), default="experimental")
     parser.add_argument("--nodes", type=int, default=2)
+    parser.add_argument("--report", type=Path, help="where the suite's report goes")
     given, options = parser.parse_known_args()
+    if given.report:
+        options += report_options(given.report)
     prepare(_SUITE)
     return asyncio.run(_run(given.channel, given.nodes, options))
 

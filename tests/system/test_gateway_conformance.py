@@ -1,0 +1,33 @@
+"""The official suite of the Gateway API, unmodified, finds what docs/conformance says of us."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.unit.test_gateway_features import KEPT
+
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(1500)]
+
+
+def profiles(file: Path) -> dict[str, Any]:
+    """What each profile came to, by its name."""
+    found = yaml.safe_load(file.read_text())["profiles"]
+    return {each["name"]: (each["core"], each.get("extended")) for each in found}
+
+
+def test_the_suite_finds_what_the_kept_report_says(tmp_path: Path) -> None:
+    report = tmp_path / "report.yaml"
+    done = subprocess.run(
+        [sys.executable, "-m", "sandbox.conformance", f"--report={report}"],
+        check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    lines = done.stdout.splitlines()
+    failed = [line for line in lines if "--- FAIL" in line]
+    assert done.returncode == 0, "\n".join(failed or lines[-20:])
+    assert profiles(report) == profiles(KEPT)
