@@ -50,6 +50,7 @@ from sandbox.images import http_peer
 from tests.gateway_catalogue import everything
 from tests.system.envoy_rig import Node, eventually, node
 from xds_server.gateway.render import Renderer
+from xds_server.server import XdsServer
 
 pytestmark = pytest.mark.system
 
@@ -184,6 +185,24 @@ async def test_hosts_that_were_there_before_their_listener(envoy: Node) -> None:
     envoy.server.update_resources(renderer.render(replace(later, listeners={})))
     envoy.server.update_resources(renderer.render(Delta(listeners=later.listeners)))
     assert (await Client(HTTP_PORT + 1).get("/")).status_code == 500
+
+
+async def test_an_agent_that_comes_back_sends_the_host_that_changed(envoy: Node) -> None:
+    before = [VirtualHost(f"{name}.test", routed(("/", HttpAction()))) for name in "ab"]
+    envoy.server.update_resources(Renderer().render(gateway(*before)))
+    client = Client()
+    assert (await client.get("/", "a.test")).status_code == 500
+    await envoy.server.stop()
+    after = VirtualHost("a.test", routed(("/", to_backend())))
+    envoy.server = XdsServer(envoy.folder / "xds.sock", lambda _: None)
+    envoy.server.update_resources(Renderer().render(gateway(after, before[1])))
+    await envoy.server.start()
+    for _ in range(500):
+        if (await client.get("/", "a.test")).status_code == 200:
+            break
+        await asyncio.sleep(0.02)
+    assert (await client.get("/", "a.test")).status_code == 200
+    assert (await client.get("/", "b.test")).status_code == 500
 
 
 class Datagrams(asyncio.DatagramProtocol):
