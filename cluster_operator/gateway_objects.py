@@ -68,9 +68,10 @@ def slices(gateway: Mapping[str, Any], addresses: Sequence[str]) -> list[Manifes
 
 
 def belongs(manifest: Mapping[str, Any], gateway: Mapping[str, Any]) -> bool:
-    """Whether it was made for this very Gateway."""
+    """Whether it was made for the Gateway, or for one before it of the same name."""
     owners: Iterable[Mapping[str, Any]] = manifest["metadata"].get("ownerReferences") or ()
-    return any(each.get("uid") == gateway["metadata"]["uid"] for each in owners)
+    name = gateway["metadata"]["name"]
+    return any((each.get("kind"), each.get("name")) == ("Gateway", name) for each in owners)
 
 
 def _metadata(gateway: Mapping[str, Any], name: str) -> Manifest:

@@ -10,13 +10,15 @@ from cluster_operator.gateway_services import GatewayServices
 from cluster_operator.gateway_status import GatewayStatuses
 from gateway_translator.ir import ObjectRef
 from gateway_translator.pools import Allocator
+from gateway_translator.statuses import Status
 from gateway_translator.translator import CONTROLLER, Output
 from kube_store.gateway_addresses import Assigner
+from kube_store.gateway_kinds import STATUS_KINDS
 from kube_store.gateways import GatewayObjects
 from kube_store.kube_client import KubeClient
 from kube_store.shared import REPORT
 from kube_store.status import StatusWriter
-from kube_store.store import Change, Store
+from kube_store.store import Change, ChangeType, Store
 
 log = structlog.get_logger(__name__)
 
@@ -26,7 +28,9 @@ _WRITERS = 8
 class GatewayController:
     """Runs once the store has heard everything: who had an address keeps it.
 
-    What the Envoy of any node refuses is refused: no node would serve what another does not.
+    What the Envoy of any node refuses is refused: no node would serve what another does not. What an
+    object has is compared with what is to be said of it whenever it changed: of one that came again
+    at once under its name the translator has no news.
     """
 
     def __init__(self, client: KubeClient, store: Store) -> None:
@@ -35,10 +39,12 @@ class GatewayController:
         self._statuses = GatewayStatuses(store, self._writer, CONTROLLER)
         self._services = GatewayServices(client, store)
         self._known: dict[ObjectRef, str] = {}
+        self._heard: set[ObjectRef] = set()
 
     async def run(self) -> None:
         """Until cancelled."""
         news = asyncio.Event()
+        self._store.subscribe(self._take)
         objects = GatewayObjects(self._store, Assigner(self._store, Allocator()), news.set)
         self._store.subscribe(lambda changes: news.set() if _reported(changes) else None)
         news.set()
@@ -53,6 +59,10 @@ class GatewayController:
                 if (refused := self._refused()) != self._known:
                     self._known = refused
                     self._say(objects.translator.set_refused(refused))
+                said = objects.translator.statuses()
+                heard, self._heard = self._heard, set()
+                for ref in heard:
+                    self._put(ref, said.get(ref))
 
     def _refused(self) -> dict[ObjectRef, str]:
         """By the reports of all nodes; of several words those of the first by name."""
@@ -63,14 +73,25 @@ class GatewayController:
                 found.setdefault(ref, said["message"])
         return found
 
+    def _take(self, changes: list[Change]) -> None:
+        self._heard |= {
+            ObjectRef(key.kind, key.namespace, key.name)
+            for change in changes
+            if (key := change.resource.key).kind in STATUS_KINDS
+            and change.type is not ChangeType.DELETED
+        }
+
     def _say(self, output: Output) -> None:
         for ref, problem in output.problems.items():
             log.error("object of a Gateway not understood", object=str(ref), error=problem)
         for ref, status in output.statuses.items():
-            self._statuses.put((ref.kind, ref.namespace, ref.name), status)
-            if ref.kind == "Gateway":
-                addresses = [each["value"] for each in status["addresses"]] if status else None
-                self._services.put((ref.namespace, ref.name), addresses)
+            self._put(ref, status)
+
+    def _put(self, ref: ObjectRef, status: Status | None) -> None:
+        self._statuses.put((ref.kind, ref.namespace, ref.name), status)
+        if ref.kind == "Gateway":
+            addresses = [each["value"] for each in status["addresses"]] if status else None
+            self._services.put((ref.namespace, ref.name), addresses)
 
 
 def _reported(changes: list[Change]) -> bool:

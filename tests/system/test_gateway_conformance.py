@@ -22,12 +22,13 @@ def profiles(file: Path) -> dict[str, Any]:
 
 
 def test_the_suite_finds_what_the_kept_report_says(tmp_path: Path) -> None:
-    report = tmp_path / "report.yaml"
-    done = subprocess.run(
-        [sys.executable, "-m", "sandbox.conformance", f"--report={report}"],
-        check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-    lines = done.stdout.splitlines()
+    report, log = tmp_path / "report.yaml", tmp_path / "suite.log"
+    with log.open("wb") as output:
+        done = subprocess.run(
+            [sys.executable, "-m", "sandbox.conformance", f"--report={report}"],
+            check=False, stdout=output, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    lines = log.read_text(errors="replace").splitlines()
     failed = [line for line in lines if "--- FAIL" in line]
-    assert done.returncode == 0, "\n".join(failed or lines[-20:])
+    assert done.returncode == 0, "\n".join([f"see {log}", *(failed or lines[-20:])])
     assert profiles(report) == profiles(KEPT)
