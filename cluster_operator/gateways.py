@@ -28,9 +28,9 @@ _WRITERS = 8
 class GatewayController:
     """Runs once the store has heard everything: who had an address keeps it.
 
-    What the Envoy of any node refuses is refused: no node would serve what another does not. What an
-    object has is compared with what is to be said of it whenever it changed: of one that came again
-    at once under its name the translator has no news.
+    What the Envoy of any node refuses is refused: no node would serve what another does not.
+    What an object has is compared with what is to be said of it whenever it changed: of one that
+    came again at once under its name the translator has no news.
     """
 
     def __init__(self, client: KubeClient, store: Store) -> None:
