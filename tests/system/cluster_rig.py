@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from typing import Any
 
 from sandbox.cluster import kubectl_command
 from sandbox.control_plane import Cluster
-from sandbox.node import SANDBOX_ROOT
+from sandbox.node import SANDBOX_ROOT, Node
 
 CLI = Path(sys.executable).parent / "sidegate"
 kubectl = kubectl_command
@@ -48,6 +49,15 @@ def quickstart(cluster: Cluster, *arguments: str, seconds: float) -> str:
     assert [name for name in names if name.startswith(f"sidegate-{cluster.name}")] == []
     assert list(SANDBOX_ROOT.glob(f"*{cluster.name}*")) == []
     return done.stdout
+
+
+def container_cgroup(node: Node, pod: str, container: str) -> Path:
+    """Of a container that runs; ``pod`` is the namespace, "_" and how its name begins."""
+    (state,) = (SANDBOX_ROOT / node.name / "pods").glob(f"{pod}*/state.json")
+    pid = json.loads(state.read_text())["pids"][container]
+    group = Path(f"/proc/{pid}/cgroup").read_text().rpartition("0::/")[2].splitlines()[0]
+    assert node.cgroup, "these tests need cgroup v2"
+    return node.cgroup.parents[1] / group
 
 
 def eventually(wanted: Any, ask: Any, seconds: float = 15) -> None:

@@ -6,12 +6,12 @@ import json
 import subprocess
 import sys
 import time
-from typing import Any
 
 import pytest
 
 from datapath.consts import DropReason
 from sandbox.execute import command_in
+from sandbox.node import Node
 from tests.system.cluster_faults.shop import (
     ENFORCED,
     NODE_OF,
@@ -22,7 +22,7 @@ from tests.system.cluster_faults.shop import (
     answered,
     verdicts,
 )
-from tests.system.cluster_rig import eventually
+from tests.system.cluster_rig import container_cgroup, eventually
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -41,11 +41,10 @@ print(json.dumps(seen))
 """
 
 
-def end_container(node: Any, pod: str, container: str) -> None:
+def end_container(node: Node, pod: str, container: str) -> None:
     """As a runtime does: every process of it at once."""
-    found = list((node.cgroup / "pods").glob(f"sidegate-system_{pod}-*/{container}"))
-    assert len(found) == 1, found
-    (found[0] / "cgroup.kill").write_text("1")
+    group = container_cgroup(node, f"sidegate-system_{pod}-", container)
+    (group / "cgroup.kill").write_text("1")
 
 
 def test_the_end_of_an_agents_container_ends_no_connection() -> None:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from sandbox.cluster import kubectl, kubectl_command
 from sandbox.mesh_probes import ask
 from sandbox.node import SANDBOX_ROOT, Node
+from tests.system.cluster_rig import container_cgroup
 from tests.system.istio.fort import (
     MANIFESTS,
     at,
@@ -139,16 +138,14 @@ def test_another_container_gets_no_lease() -> None:
     node = Node(node_of("fort"))
     (pid,) = pids(node.name, "default_fort", "beside")
     (place,) = (SANDBOX_ROOT / node.name / "pods/default_fort/volumes").glob("*/lease.sock")
-    group = re.findall("^0::(.*)$", Path(f"/proc/{pid}/cgroup").read_text(), re.M)[0]
-    assert node.cgroup
-    procs = f"{node.cgroup.parents[1]}{group}/cgroup.procs"
-    join = f'echo $$ > {procs} && exec nsenter -t {pid} --net -- "$@"'
+    group = container_cgroup(node, "default_fort", "beside")
+    join = f'echo $$ > {group}/cgroup.procs && exec nsenter -t {pid} --net -- "$@"'
     asked = subprocess.run(
         ["sh", "-c", join, "sh", sys.executable, "-c", _ASK_LEASE], cwd=place.parent,
         check=True, capture_output=True, text=True, timeout=30,
     )  # fmt: skip
     assert asked.stdout.strip() == "0"
-    assert group in str(sidecars()["default/fort"]["refused"])
+    assert group.name in str(sidecars()["default/fort"]["refused"])
     enforced()
 
 
