@@ -46,6 +46,7 @@ from gateway_translator.ir import (
     VirtualHost,
     WeightedBackend,
 )
+from policy_engine.model import DirectionPolicy, EndpointPolicy
 from sandbox.images import http_peer
 from tests.gateway_catalogue import everything
 from tests.system.envoy_rig import Node, eventually, node
@@ -297,3 +298,23 @@ async def test_tls_ends_by_server_name_and_its_certificate_is_exchanged(envoy: N
         await asyncio.open_connection(
             "127.0.0.1", TLS_PORT, ssl=context, server_hostname="other.test"
         )
+
+
+async def test_a_backend_whose_policy_is_not_known_yet_is_asked_nothing(envoy: Node) -> None:
+    """An endpoint of this node; what is none of its is another node's to judge."""
+    host = VirtualHost("*.test", routed(("/", to_backend())))
+    envoy.server.update_resources(Renderer().render(gateway(host)))
+    client = Client()
+    assert (await client.get("/plain")).status_code == 200
+    envoy.ipcache.put("127.0.0.1", 1002, endpoint_id=7)
+    denied = await client.get("/plain")
+    assert denied.status_code == 403
+    assert "no policy yet" in denied.text
+    envoy.server.publish_policy(
+        EndpointPolicy(7, 1002, DirectionPolicy(), DirectionPolicy(), {}, revision=1)
+    )
+    assert await envoy.server.policy_acknowledged(7, 1, 10)
+    assert (await client.get("/plain")).status_code == 200
+    await eventually(lambda: envoy.verdicts)
+    assert {each.source_identity for each in envoy.verdicts} == {8}
+    assert {bytes(each.source_address) for each in envoy.verdicts} == {b"\x7f\0\0\1"}
