@@ -31,7 +31,7 @@ class Container:
     """``probes`` are the manifest's, by ``readiness``, ``liveness`` and ``startup``; ``user`` is 0
     for root, ``group`` that of the user unless another is given; ``stays``: an init container that
     goes on beside the others (a native sidecar); ``post_start`` is run in it once it has started,
-    and the next one waits for that."""
+    and the next one waits for that; ``pre_stop`` before it is ended."""
 
     name: str
     image: str
@@ -44,6 +44,7 @@ class Container:
     group: int = 0
     stays: bool = False
     post_start: tuple[str, ...] = ()
+    pre_stop: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,10 +158,13 @@ def _container(
         user,
         int(security.get("runAsGroup") or user),
         item.get("restartPolicy") == "Always",
-        tuple(
-            (item.get("lifecycle") or {}).get("postStart", {}).get("exec", {}).get("command", ())
-        ),
+        _hook(item, "postStart"),
+        _hook(item, "preStop"),
     )
+
+
+def _hook(item: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    return tuple((item.get("lifecycle") or {}).get(name, {}).get("exec", {}).get("command", ()))
 
 
 def _expand(text: str, env: Mapping[str, str]) -> str:

@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,6 +71,10 @@ class RunningPod:
             return "Running"
         return "Failed" if any(codes) else "Succeeded"
 
+    def lives(self, each: Container) -> bool:
+        state = self.states.get(each.name)
+        return state is not None and state.exit_code is None
+
 
 Changed = Callable[[RunningPod], None]
 
@@ -128,11 +132,15 @@ class PodRunner:
             return
         for task in pod.tasks:
             task.cancel()
-        grace = min(grace, pod.spec.grace)
+        hooked = any(each.pre_stop for each in pod.spec.containers)
+        grace = pod.spec.grace if hooked else min(grace, pod.spec.grace)
         for group in (pod.spec.containers, pod.spec.init):  # what stays beside the others goes last
-            states = [state for each in group if (state := pod.states.get(each.name))]
-            pids = [state.pid for state in states if state.exit_code is None]
-            await asyncio.to_thread(_end_sessions, pids, grace)
+            live = [each for each in group if pod.lives(each)]
+            at_once = [pod.states[each.name].pid for each in live if not each.pre_stop]
+            await asyncio.gather(
+                asyncio.to_thread(_end_sessions, at_once, grace),
+                *(_end_after_hook(pod, each, grace) for each in live if each.pre_stop),
+            )
         for started in filter(None, (state.id for state in pod.states.values())):
             container.end_rest(pod.place, pod.spec, started)
         container.end_pod(pod.place, pod.spec)
@@ -187,7 +195,7 @@ class PodRunner:
             process = container.start(pod.place, pod.spec, each, state.id)
             state.pid, state.started, state.exit_code = process.pid, time.time(), None
             if each.post_start:
-                await self._post_start(pod, each)
+                await _within(pod, each, each.post_start)
             if "startup" not in each.probes:
                 state.up.set()
             state.ready = not {"readiness", "startup"} & each.probes.keys()
@@ -203,10 +211,6 @@ class PodRunner:
             log.info("container restarts", pod=pod.spec.name, container=each.name, code=code)
             await asyncio.sleep(_BACK_OFF[min(attempt, len(_BACK_OFF) - 1)])
             state.restarts += 1
-
-    async def _post_start(self, pod: RunningPod, each: Container) -> None:
-        command = container.enter(pod.states[each.name].pid, each.post_start, each.env)
-        await processes.ended(await asyncio.to_thread(subprocess.Popen, command))
 
     async def _probe(self, pod: RunningPod, each: Container) -> None:
         """Ready as its probes say; what fails its startup or liveness probe is ended, to be
@@ -264,26 +268,28 @@ class PodRunner:
         self._changed(pod)
 
 
+async def _within(pod: RunningPod, each: Container, command: Sequence[str]) -> None:
+    inside = container.enter(pod.states[each.name].pid, command, each.env)
+    await processes.ended(await asyncio.to_thread(subprocess.Popen, inside))
+
+
+async def _end_after_hook(pod: RunningPod, each: Container, grace: float) -> None:
+    """What the hook takes is of the grace (Kubernetes documentation, "Hook handler execution")."""
+    began = time.monotonic()
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(_within(pod, each, each.pre_stop), grace)
+    left = max(0.0, grace - (time.monotonic() - began))
+    await asyncio.to_thread(_end_sessions, [pod.states[each.name].pid], left)
+
+
 def _is_csi(volume: Volume) -> bool:
     return bool(volume.csi)
 
 
 def _end_sessions(pids: list[int], grace: float) -> None:
-    """Each container is a session of its own: end it whole, kindly at first."""
-    for number, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, 1.0)):
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(pid, number)
-        for _ in range(int(patience / 0.02)):
-            pids = [pid for pid in pids if _group_lives(pid)]
-            if not pids:
-                return
-            time.sleep(0.02)
-
-
-def _group_lives(pid: int) -> bool:
-    try:
-        os.killpg(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+    """Who is asked to end is a container's first process, as runtimes do it: what that has started
+    may have to outlive the request. Each container is a session of its own, which ends with it."""
+    processes.end(pids, grace)
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)
