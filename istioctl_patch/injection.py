@@ -9,9 +9,11 @@ from istioctl_patch.names import CSI_DRIVER, DIRECTORY, METADATA, PROXY, VOLUME
 
 NAME = "sidegate"
 
-# Patched into the pod after Istio's own template. A native sidecar is among the init containers.
+# Patched into the pod after Istio's own template. A native sidecar is among the init containers; a
+# gateway, which asks for its templates by name, is not.
 SIDECAR = f"""\
-{{{{ $native := ne (index .ObjectMeta.Annotations `sidecar.istio.io/nativeSidecar` | default (printf "%t" .NativeSidecars)) "false" }}}}
+{{{{ $templates := splitList "," (index .ObjectMeta.Annotations `inject.istio.io/templates` | default "" | nospace) }}}}
+{{{{ $native := and (not (has "gateway" $templates)) (ne (index .ObjectMeta.Annotations `sidecar.istio.io/nativeSidecar` | default (printf "%t" .NativeSidecars)) "false") }}}}
 spec:
   {{{{ if $native }}}}initContainers{{{{ else }}}}containers{{{{ end }}}}:
   - name: {PROXY}

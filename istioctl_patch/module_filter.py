@@ -33,12 +33,12 @@ def listener(direction: str) -> dict[str, Any]:
 
 
 def http(direction: str) -> dict[str, Any]:
-    """``direction`` is "ingress" or "egress"."""
+    """``direction`` is "ingress", "egress" or "forward"."""
     return _filter("http", "DynamicModuleFilter", "sidegate_http", direction)
 
 
 def network(direction: str) -> dict[str, Any]:
-    """``direction`` is "ingress" or "egress"."""
+    """``direction`` is "ingress", "egress" or "forward"."""
     return _filter("network", "DynamicModuleNetworkFilter", "sidegate_kafka", direction)
 
 
@@ -49,6 +49,17 @@ def before_tcp_proxy(context: str, direction: str) -> dict[str, Any]:
         "applyTo": "NETWORK_FILTER",
         "match": {"context": context, "listener": proxy},
         "patch": {"operation": "INSERT_BEFORE", "value": network(direction)},
+    }
+
+
+def in_router(context: str, direction: str) -> dict[str, Any]:
+    """A patch of the routers of a context."""
+    manager = {"name": "envoy.filters.network.http_connection_manager"}
+    chain = {"filter": {**manager, "subFilter": {"name": ROUTER}}}
+    return {
+        "applyTo": "HTTP_FILTER",
+        "match": {"context": context, "listener": {"filterChain": chain}},
+        "patch": {"operation": "MERGE", "value": router(direction)},
     }
 
 

@@ -14,19 +14,10 @@ def outbound() -> dict[str, Any]:
     Not among the clusters' filters: a merge replaces all of a cluster's HTTP options, which say how
     the backend is spoken to (h2 upgrade, server name, idle timeout).
     """
-    manager = {"name": "envoy.filters.network.http_connection_manager"}
-    router = {"name": module_filter.ROUTER}
     return module_filter.envoy_filter(
         "sidegate-outbound",
         [
             module_filter.before_tcp_proxy("SIDECAR_OUTBOUND", "egress"),
-            {
-                "applyTo": "HTTP_FILTER",
-                "match": {
-                    "context": "SIDECAR_OUTBOUND",
-                    "listener": {"filterChain": {"filter": {**manager, "subFilter": router}}},
-                },
-                "patch": {"operation": "MERGE", "value": module_filter.router("egress")},
-            },
+            module_filter.in_router("SIDECAR_OUTBOUND", "egress"),
         ],
     )

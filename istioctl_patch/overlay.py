@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from istioctl_patch import admission, injection
+from istioctl_patch.gateway import gateway
 from istioctl_patch.inbound import inbound
 from istioctl_patch.names import ROOT_NAMESPACE
 from istioctl_patch.outbound import outbound
@@ -40,7 +41,7 @@ def operator(*, stock_envoy: bool = False) -> dict[str, Any]:
 def resources(namespace: str = ROOT_NAMESPACE) -> list[dict[str, Any]]:
     """What is applied besides, for every sidecar of the mesh; a module for each. ``namespace`` is
     the mesh's root namespace."""
-    filters = [inbound(), outbound()]
+    filters = [inbound(), outbound(), gateway()]
     for each in filters:
         each["metadata"]["namespace"] = namespace
     return [*filters, *admission.guard(filters)]

@@ -48,10 +48,11 @@ def _pod(manifest: dict[str, Any]) -> dict[str, Any]:
     """No status, which changes often, but for the ID of the proxy's container."""
     spec = manifest.get("spec") or {}
     wanted = ("serviceAccountName", "hostNetwork", "nodeName")
-    containers = [{"ports": c.get("ports") or []} for c in spec.get("containers") or []]
-    kept = {name: spec[name] for name in wanted if name in spec} | {"containers": containers}
-    if init := [c for c in spec.get("initContainers") or [] if c.get("name") in INTERCEPTORS]:
-        kept["initContainers"] = [{name: c.get(name) for name in ("name", "args")} for c in init]
+    containers = spec.get("containers") or []
+    kept = {name: spec[name] for name in wanted if name in spec}
+    kept["containers"] = [{"ports": c.get("ports") or []} | _told(c) for c in containers]
+    if init := [found for c in spec.get("initContainers") or [] if (found := _told(c))]:
+        kept["initContainers"] = init
     return {**_without_status(manifest), "spec": kept, **_proxy_status(manifest)}
 
 
@@ -63,6 +64,13 @@ def _proxy_status(manifest: dict[str, Any]) -> dict[str, Any]:
                 known = {name: each.get(name, "") for name in ("name", "containerID")}
                 return {"status": {kind: [known]}}
     return {}
+
+
+def _told(container: Mapping[str, Any]) -> dict[str, Any]:
+    """Of those of a mesh: what its proxy is, and what it catches."""
+    if container.get("name") not in (*INTERCEPTORS, PROXY_CONTAINER):
+        return {}
+    return {name: container.get(name) for name in ("name", "args")}
 
 
 def _node(manifest: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import structlog
 
 from datapath.consts import Enforcer
 from datapath.enforcers import Ports
+from node_agent.peer_process import PROXY_CONTAINER
 from node_agent.proof.prove import Proof
 from policy_engine.model import Direction
 
@@ -37,12 +38,14 @@ def ports_of(pod: Mapping[str, Any], proof: Proof) -> Ports:
     """Who judges what comes to, or goes to, a port; port 0 is every other port.
 
     A port that is not intercepted is the node's, and a value that cannot be read excludes nothing.
-    Nothing is intercepted without a container that sees to it: mode NONE, and Istio's gateways.
+    Nothing is intercepted without a container that sees to it: mode NONE, and Istio's gateways;
+    what those send is their own all the same.
     """
     metadata = pod.get("metadata") or {}
     told = _told(pod)
     if told is None:
-        return {(Direction.INGRESS, 0): Enforcer.NODE, (Direction.EGRESS, 0): Enforcer.NODE}
+        nodes = {(direction, 0): Enforcer.NODE for direction in Direction}
+        return nodes | (_egress(proof) if _is_gateway(pod) else {})
     name = f"{metadata.get('namespace', '')}/{metadata.get('name', '')}"
     result = {(direction, 0): _enforcer(proof, direction, 0) for direction in Direction}
     result |= {at: _enforcer(proof, *at) for at in proof.lacking}
@@ -63,6 +66,18 @@ def ports_of(pod: Mapping[str, Any], proof: Proof) -> Ports:
     for port in _ports(outbound, name, "excludeOutboundPorts"):
         result[Direction.EGRESS, port] = Enforcer.NODE
     return result
+
+
+def _egress(proof: Proof) -> dict[tuple[Direction, int], Enforcer]:
+    ports = {0, *(port for direction, port in proof.lacking if direction is Direction.EGRESS)}
+    return {(Direction.EGRESS, port): _enforcer(proof, Direction.EGRESS, port) for port in ports}
+
+
+def _is_gateway(pod: Mapping[str, Any]) -> bool:
+    """By how its proxy is begun (Istio's template ``gateway``)."""
+    containers = (pod.get("spec") or {}).get("containers") or []
+    proxies = [each for each in containers if each.get("name") == PROXY_CONTAINER]
+    return any((each.get("args") or [])[:2] == ["proxy", "router"] for each in proxies)
 
 
 def _left_to_the_node(ports: Ports, direction: Direction) -> dict[tuple[Direction, int], Enforcer]:

@@ -9,8 +9,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from policy_engine.model import Direction
-
 HTTP, NETWORK = "sidegate_http", "sidegate_kafka"
 DIRECTORY = "/var/run/sidegate"
 _LIBRARY = f"{DIRECTORY}/libsidegate.so"
@@ -19,7 +17,6 @@ _TYPES = {
     HTTP: "envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilter",
     NETWORK: "envoy.extensions.filters.network.dynamic_modules.v3.DynamicModuleNetworkFilter",
 }
-_SIDES = {Direction.INGRESS: "ingress", Direction.EGRESS: "egress"}
 
 
 def type_of(configured: Mapping[str, Any]) -> str:
@@ -27,8 +24,9 @@ def type_of(configured: Mapping[str, Any]) -> str:
     return str(configured.get("typed_config", {}).get("@type", "")).rpartition("/")[2]
 
 
-def is_ours(configured: Mapping[str, Any], name: str, direction: Direction) -> bool:
-    """Whether it is our filter as our overlay writes it: nothing of it is anybody's choice."""
+def is_ours(configured: Mapping[str, Any], name: str, side: str) -> bool:
+    """Whether it is our filter as our overlay writes it: nothing of it is anybody's choice.
+    ``side`` is "ingress", "egress" or "forward"."""
     if configured.get("disabled") or type_of(configured) != _TYPES[name]:
         return False
     config = configured["typed_config"]
@@ -40,19 +38,17 @@ def is_ours(configured: Mapping[str, Any], name: str, direction: Direction) -> b
     return (
         bool(config.get("filter_name") == name)
         and module.get("local", {}).get("filename") == _LIBRARY
-        and told == {"direction": _SIDES[direction], "directory": DIRECTORY}
+        and told == {"direction": side, "directory": DIRECTORY}
     )
 
 
-def judges_requests(upstream: Sequence[Mapping[str, Any]], direction: Direction) -> bool:
+def judges_requests(upstream: Sequence[Mapping[str, Any]], side: str) -> bool:
     """Upstream HTTP filters: ours is the last before the codec, so nothing changes what it saw."""
     return (
-        len(upstream) > 1
-        and type_of(upstream[-1]) == _CODEC
-        and is_ours(upstream[-2], HTTP, direction)
+        len(upstream) > 1 and type_of(upstream[-1]) == _CODEC and is_ours(upstream[-2], HTTP, side)
     )
 
 
-def judges_bytes(before: Sequence[Mapping[str, Any]], direction: Direction) -> bool:
+def judges_bytes(before: Sequence[Mapping[str, Any]], side: str) -> bool:
     """Network filters of a chain before ``tcp_proxy``: ours is the last of them."""
-    return bool(before) and is_ours(before[-1], NETWORK, direction)
+    return bool(before) and is_ours(before[-1], NETWORK, side)

@@ -6,12 +6,22 @@ destination that is computed.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from node_agent.proof import filters
-from node_agent.proof.configuration import Configuration, Json, chains, is_inbound, read
+from node_agent.proof.configuration import (
+    Configuration,
+    Json,
+    chains,
+    is_gateway,
+    is_inbound,
+    ports_of_endpoints,
+    read,
+    stays,
+)
 from policy_engine.model import Direction
 
 # Where Istio's rules for packets send what comes in, and what goes out.
@@ -23,7 +33,7 @@ _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _NOT_TO_CLUSTERS = ("redirect", "direct_response", "non_forwarding_action")
 ANY_PORT = 0
 # The proxy's own, behind what its bootstrap serves: no port of the application.
-_OWN = (15000, 15020)
+_OWN = frozenset({15000, 15020})
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +75,30 @@ def prove(dump: Json) -> Proof:
 
 def _lacking(config: Configuration) -> dict[tuple[Direction, int], str]:
     found: dict[tuple[Direction, int], str] = {}
+    gateway = is_gateway(config)
     for direction, name in _CAUGHT.items():
-        if not any(each.get("name") == name for each in config.listeners):
+        if not gateway and not any(each.get("name") == name for each in config.listeners):
             found[direction, ANY_PORT] = f"no listener {name}"
+    if gateway:
+        found[Direction.INGRESS, ANY_PORT] = "it is a gateway"
     for listener in config.listeners:
-        direction = Direction.INGRESS if is_inbound(listener) else Direction.EGRESS
-        for chain in chains(listener):
+        # What comes in may leave again: an application can dial its own pod.
+        directions = [Direction.EGRESS]
+        if is_inbound(listener) and not gateway:
+            directions.append(Direction.INGRESS)
+        for chain, direction in itertools.product(chains(listener), directions):
             for clusters, why in _unguarded(config, chain, direction):
                 at = f"listener {listener.get('name', '?')}, {_named(chain)}: {why}"
                 for port in _ports(config, direction, chain, clusters):
                     found.setdefault((direction, port), at)
     return found
+
+
+def _side(config: Configuration, direction: Direction) -> str:
+    """What our filter is told there."""
+    if direction is Direction.INGRESS:
+        return "ingress"
+    return "forward" if is_gateway(config) else "egress"
 
 
 def _unguarded(
@@ -86,7 +109,7 @@ def _unguarded(
     match filters.type_of(last):
         case kind if kind == _TCP_PROXY:
             proxied = last["typed_config"]
-            if not filters.judges_bytes(before, direction):
+            if not filters.judges_bytes(before, _side(config, direction)):
                 yield _tcp_clusters(proxied), f"{filters.NETWORK} is not right before tcp_proxy"
         case kind if kind == _MANAGER:
             yield from _unguarded_http(config, last["typed_config"], direction)
@@ -120,7 +143,7 @@ def _unguarded_http(
             upstream = own.get(_HTTP_OPTIONS, {}).get("http_filters")
             if not mirrored:  # a mirrored request does not meet the router's
                 upstream = upstream or by_router
-            if not filters.judges_requests(upstream or (), direction):
+            if not filters.judges_requests(upstream or (), _side(config, direction)):
                 yield [name], f"cluster {name}: {filters.HTTP} is not its last filter"
 
 
@@ -182,8 +205,10 @@ def _ports(
         cluster = config.clusters.get(name)
         if cluster is None:
             continue  # connections to it fail
+        if direction is Direction.EGRESS and stays(config, cluster):
+            continue
         if cluster.get("type") == "STATIC":
-            found |= set(_endpoints(cluster))
+            found |= set(ports_of_endpoints(cluster)) - _OWN
         elif direction is Direction.INGRESS and name.startswith("inbound|"):
             found |= {matched, int(name.split("|")[1])}
         else:
@@ -193,12 +218,3 @@ def _ports(
 
 def _named(chain: Json) -> str:
     return f"chain {chain.get('name') or chain.get('filter_chain_match') or 'without a name'}"
-
-
-def _endpoints(cluster: Json) -> Iterator[int]:
-    for group in cluster.get("load_assignment", {}).get("endpoints", ()):
-        for each in group.get("lb_endpoints", ()):
-            address = each["endpoint"]["address"]
-            port = address.get("socket_address", {}).get("port_value", ANY_PORT)
-            if port not in _OWN:
-                yield port

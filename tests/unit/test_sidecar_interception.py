@@ -9,6 +9,7 @@ import pytest
 
 from datapath.consts import Enforcer
 from node_agent import peer_process
+from node_agent.cluster import watched
 from node_agent.endpoints import EndpointRecord
 from node_agent.interception import ports_of
 from node_agent.peer_process import Process
@@ -77,6 +78,18 @@ def test_ports_by_what_istio_init_is_told(mode: str) -> None:
 def test_what_nobody_intercepts_is_the_nodes() -> None:
     pod = {"spec": {"initContainers": [{"name": "istio-proxy"}, {"name": "mine"}]}}
     assert ports_of(pod, Proof({})) == {(IN, 0): NODE, (OUT, 0): NODE}
+
+
+def test_what_a_gateway_sends_is_its_own() -> None:
+    trim = next(each.trim for each in watched("n") if each.kind == "Pod")
+    for role, proof, egress in (
+        ("router", Proof({}), SIDECAR),
+        ("router", nothing("not yet"), UNPROVEN),
+        ("sidecar", Proof({}), NODE),
+    ):
+        proxy = {"name": "istio-proxy", "args": ["proxy", role, "--domain", "x"]}
+        pod = {"metadata": {}, "spec": {"containers": [{"name": "app"}, proxy]}}
+        assert ports_of(trim(pod), proof) == {(IN, 0): NODE, (OUT, 0): egress}
 
 
 def test_what_is_not_proven_is_so_on_every_port_that_is_intercepted() -> None:

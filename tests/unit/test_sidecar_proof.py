@@ -12,7 +12,7 @@ import pytest
 
 from istioctl_patch import module_filter
 from node_agent.proof import filters
-from node_agent.proof.configuration import read
+from node_agent.proof.configuration import chains, read
 from node_agent.proof.prove import Proof, lacking, prove, proven
 from policy_engine.model import Direction
 
@@ -26,6 +26,10 @@ class Dump:
 
     def __init__(self) -> None:
         self.whole: dict[str, Any] = json.loads(GOLDEN.read_text())
+
+    def dynamic_listeners(self) -> Any:
+        parts = self.whole["configs"]
+        return next(part["dynamic_listeners"] for part in parts if "dynamic_listeners" in part)
 
     def listener(self, name: str) -> Any:
         return next(each for each in read(self.whole).listeners if each.get("name") == name)
@@ -165,14 +169,97 @@ def test_what_goes_out_is_proven_apart() -> None:
     assert lacking(proof).startswith("egress: listener ")
 
 
+def _both_sides(side: str = "egress") -> Dump:
+    """With our outbound filters too."""
+    dump = Dump()
+    for listener in read(dump.whole).listeners:
+        if listener.get("traffic_direction") != "OUTBOUND":
+            continue
+        for chain in chains(listener):
+            last = chain["filters"][-1]
+            if "tcp_proxy" in last["name"]:
+                chain["filters"].insert(-1, module_filter.network(side))
+            else:
+                router = last["typed_config"]["http_filters"][-1]["typed_config"]
+                router |= module_filter.router(side)["typed_config"]
+    return dump
+
+
+def _tcp_to(cluster: str) -> dict[str, Any]:
+    kind = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
+    config = {"@type": f"type.googleapis.com/{kind}", "cluster": cluster}
+    return {"name": "envoy.filters.network.tcp_proxy", "typed_config": config}
+
+
+OUTSIDE = "outbound|8080||reviews.default.svc.cluster.local"
+
+
+def _comes_in_and_leaves(dump: Dump) -> None:
+    chain = dump.chain("virtualInbound")
+    chain["filters"] = [module_filter.network("ingress"), _tcp_to(OUTSIDE)]
+
+
+def _comes_in_and_leaves_as_http(dump: Dump) -> None:
+    (host,) = dump.manager("0.0.0.0_8080")["route_config"]["virtual_hosts"]
+    host["routes"][0]["route"]["cluster"] = OUTSIDE
+
+
+def _a_listener_of_ones_own(dump: Dump) -> None:
+    filters = [module_filter.network("ingress"), _tcp_to(OUTSIDE)]
+    dump.dynamic_listeners().append(
+        {"active_state": {"listener": {"name": "mine", "filter_chains": [{"filters": filters}]}}}
+    )
+
+
+def _from_another_address(dump: Dump) -> None:
+    cluster = read(dump.whole).clusters["inbound|8080||"]
+    cluster["upstream_bind_config"]["source_address"]["address"] = "10.0.1.2"
+
+
+@pytest.mark.parametrize(
+    ("tamper", "proves", "why"),
+    [
+        (lambda _: None, "ingress, egress", ""),
+        (_comes_in_and_leaves, "ingress", "chain virtualInbound: sidegate_kafka is not right"),
+        (
+            _comes_in_and_leaves_as_http,
+            "ingress",
+            f"cluster {OUTSIDE}: sidegate_http is not its last",
+        ),
+        (_a_listener_of_ones_own, "ingress", "listener mine, chain without a name"),
+        (_from_another_address, "ingress", "cluster inbound|8080||: sidegate_http is not its last"),
+    ],
+)
+def test_what_comes_in_is_no_way_out(tamper: Callable[[Dump], None], proves: str, why: str) -> None:
+    dump = _both_sides()
+    tamper(dump)
+    proof = prove(dump.whole)
+    assert why in proof.why_not(OUT, 80)
+    assert (proof.why_not(OUT, 80) == "") is (why == "")
+    assert proven(proof) == proves, lacking(proof)
+
+
+def test_a_gateway_catches_nothing_and_proves_what_it_sends() -> None:
+    for side, proves in (("forward", "egress"), ("egress", "")):
+        dump = _both_sides(side)
+        listeners = dump.dynamic_listeners()
+        listeners[:] = [each for each in listeners if not each["name"].startswith("virtual")]
+        node = {"id": "router~10.0.1.2~gateway.default~default.svc.cluster.local"}
+        kind = "type.googleapis.com/envoy.admin.v3.BootstrapConfigDump"
+        assert proven(prove(dump.whole)) == ""
+        dump.whole["configs"].append({"@type": kind, "bootstrap": {"node": node}})
+        assert proven(prove(dump.whole)) == proves, lacking(prove(dump.whole))
+
+
 def test_all_ports_include_each() -> None:
     proof = Proof({(IN, 0): "all"})
     assert proof.why_not(IN, 8080) == "all"
     assert proven(proof) == "egress"
 
 
-@pytest.mark.parametrize(("direction", "side"), [(IN, "ingress"), (OUT, "egress")])
-def test_the_overlays_filters_are_ours(direction: Direction, side: str) -> None:
+@pytest.mark.parametrize("side", ["ingress", "egress", "forward"])
+def test_the_overlays_filters_are_ours(side: str) -> None:
     (options,) = module_filter.upstream(side).values()
-    assert filters.judges_requests(options["http_filters"], direction)
-    assert filters.judges_bytes([module_filter.network(side)], direction)
+    assert filters.judges_requests(options["http_filters"], side)
+    assert filters.judges_bytes([module_filter.network(side)], side)
+    assert not filters.judges_bytes([module_filter.network(side)], "other")

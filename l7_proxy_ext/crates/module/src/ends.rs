@@ -177,7 +177,7 @@ fn in_sidecar(
             destination: Some(own),
             peer,
         },
-        Side::Egress => Ends {
+        Side::Egress | Side::Forward => Ends {
             source_identity: identity,
             destination_identity: peer_identity,
             source: Some(own),

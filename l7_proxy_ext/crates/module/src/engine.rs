@@ -118,7 +118,7 @@ impl Engine {
         let ends = ends(self.generation(), facts, side, &self.sight, &self.policies);
         let Some(ends) = ends else {
             let reason = match side {
-                Some(Side::Ingress | Side::Egress) => Reason::UnknownPeer,
+                Some(Side::Ingress | Side::Egress | Side::Forward) => Reason::UnknownPeer,
                 None | Some(Side::Gateway) => Reason::Internal,
             };
             return Judgement::of_nobody(reason, side);

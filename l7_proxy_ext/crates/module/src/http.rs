@@ -65,8 +65,8 @@ impl Http {
             self.engine.ask_peer(&facts, self.side, envoy.waker());
             return Next::Wait;
         }
-        if self.side == Some(Side::Egress) && depends_on_proof(&judgement) && !envoy.is_connected()
-        {
+        let leaves = self.side.is_some_and(Side::leaves);
+        if leaves && depends_on_proof(&judgement) && !envoy.is_connected() {
             self.engine.call_back(envoy.waker());
             return Next::Wait;
         }

@@ -42,6 +42,10 @@ impl Kafka {
         Self { engine, side, session, closed: false, passage: Passage::New, held }
     }
 
+    fn leaves(&self) -> bool {
+        self.side.is_some_and(Side::leaves)
+    }
+
     fn facts(&self, envoy: &Connection) -> Option<Facts> {
         match self.side {
             None => envoy.filter_state(KEY).and_then(Facts::from_bytes),
@@ -97,7 +101,7 @@ impl Kafka {
     fn passes(&mut self, envoy: &Connection) -> Result<bool, Flow> {
         let now = self.engine.generation();
         match self.passage {
-            Passage::New if self.side != Some(Side::Egress) => Ok(false),
+            Passage::New if !self.leaves() => Ok(false),
             Passage::Waits => Err(Flow::Stop),
             _ if self.closed => Err(Flow::Stop),
             Passage::Open(generation) if generation == now => Ok(true),
@@ -184,7 +188,7 @@ impl NetworkFilter for Kafka {
             Ok(true) => return Flow::Continue,
             Ok(false) => {}
             Err(flow) => {
-                if self.side == Some(Side::Egress) {
+                if self.leaves() {
                     self.held.read(envoy);
                 }
                 return flow;
@@ -205,7 +209,7 @@ impl NetworkFilter for Kafka {
             Ok(true) => return Flow::Continue,
             Ok(false) => {}
             Err(flow) => {
-                if self.side == Some(Side::Egress) {
+                if self.leaves() {
                     self.held.write(envoy, end_stream);
                 }
                 return flow;

@@ -31,6 +31,8 @@ pub enum Side {
     Ingress,
     /// From the pod; the peer is the chosen backend.
     Egress,
+    /// What a gateway of Istio's sends on: from its pod as well, whoever has sent it there.
+    Forward,
     /// From a Gateway of this node to the chosen backend, whose policy counts.
     #[serde(skip)]
     Gateway,
@@ -41,7 +43,7 @@ impl Side {
     pub fn peer(self, [source, destination]: &[Address; 2]) -> Address {
         match self {
             Self::Ingress => *source,
-            Self::Egress | Self::Gateway => *destination,
+            Self::Egress | Self::Forward | Self::Gateway => *destination,
         }
     }
 
@@ -49,14 +51,20 @@ impl Side {
     pub fn direction(self) -> Direction {
         match self {
             Self::Ingress | Self::Gateway => Direction::Ingress,
-            Self::Egress => Direction::Egress,
+            Self::Egress | Self::Forward => Direction::Egress,
         }
+    }
+
+    /// Whether it leaves the pod: then the other end is chosen late.
+    pub fn leaves(self) -> bool {
+        matches!(self, Self::Egress | Self::Forward)
     }
 
     /// Both ends of an exchange. None where Envoy does not know the other one.
     ///
     /// Who comes in is who connected: Istio lets Envoy take the address that a request itself
-    /// claims in `X-Forwarded-For` for its source.
+    /// claims in `X-Forwarded-For` for its source. The own address of a gateway of Istio's is the
+    /// one that its client connected to.
     pub fn facts(self, envoy: &Exchange) -> Option<Facts> {
         match self {
             Self::Ingress => {
@@ -64,6 +72,7 @@ impl Side {
                 Some(Facts::between(connected.source(), envoy.destination()?))
             }
             Self::Egress => Some(Facts::between(envoy.source()?, envoy.upstream()?)),
+            Self::Forward => Some(Facts::between(envoy.destination()?, envoy.upstream()?)),
             Self::Gateway => {
                 Some(Facts::between(envoy.source().unwrap_or(NOBODY), envoy.upstream()?))
             }
@@ -73,18 +82,19 @@ impl Side {
     /// Both ends of a connection that is not read as HTTP. None where Envoy does not know the
     /// other one: it has not chosen a backend yet.
     pub fn connection(self, envoy: &Connection) -> Option<Facts> {
-        let server = match self {
-            Self::Ingress => envoy.local(),
-            Self::Egress | Self::Gateway => envoy.upstream(),
+        let (client, server) = match self {
+            Self::Ingress => (envoy.remote(), envoy.local()),
+            Self::Egress | Self::Gateway => (envoy.remote(), envoy.upstream()),
+            Self::Forward => (envoy.local(), envoy.upstream()),
         };
-        Some(Facts::between(envoy.remote()?, server?))
+        Some(Facts::between(client?, server?))
     }
 
     /// The URI in the peer's certificate; empty without one.
     pub fn peer_uri(self, envoy: &Exchange) -> &[u8] {
         match self {
             Self::Ingress => envoy.client_uri(),
-            Self::Egress => envoy.upstream_uri(),
+            Self::Egress | Self::Forward => envoy.upstream_uri(),
             Self::Gateway => &[],
         }
     }
@@ -93,7 +103,7 @@ impl Side {
     pub fn connection_uri(self, envoy: &Connection) -> &[u8] {
         match self {
             Self::Ingress => envoy.client_uri(),
-            Self::Egress => envoy.upstream_uri(),
+            Self::Egress | Self::Forward => envoy.upstream_uri(),
             Self::Gateway => &[],
         }
     }
@@ -110,7 +120,7 @@ pub enum Kind {
 }
 
 /// Configurations of filters that Envoy has in use, by a pod's [`Side`] and [`Kind`].
-static CONFIGURED: [[AtomicUsize; 2]; 2] = [const { [const { AtomicUsize::new(0) }; 2] }; 2];
+static CONFIGURED: [[AtomicUsize; 2]; 3] = [const { [const { AtomicUsize::new(0) }; 2] }; 3];
 
 /// Counts a filter's configuration for as long as it lives.
 pub struct Configured(&'static AtomicUsize);
@@ -129,12 +139,16 @@ impl Drop for Configured {
     }
 }
 
-/// What of the pod's traffic is judged at all: the filters may be taken from us at any time.
+/// What of the pod's traffic is judged at all: the filters may be taken from us at any time. A
+/// sidecar has ways for both kinds on each side; a gateway has what its listeners ask for.
 pub fn enforces() -> Sides {
-    let judged = |side: Side| {
-        CONFIGURED[side as usize].iter().all(|count| count.load(Ordering::Relaxed) > 0)
+    let kinds = |side: Side| {
+        CONFIGURED[side as usize].iter().filter(|count| count.load(Ordering::Relaxed) > 0).count()
     };
-    Sides { ingress: judged(Side::Ingress), egress: judged(Side::Egress) }
+    Sides {
+        ingress: kinds(Side::Ingress) == 2,
+        egress: kinds(Side::Egress) == 2 || kinds(Side::Forward) > 0,
+    }
 }
 
 /// Takes the lease that the agent has put into a socket.
