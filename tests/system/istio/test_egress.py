@@ -86,6 +86,7 @@ def test_flows_name_both_ends_and_the_rule() -> None:
     seen = {
         flow["http"]["path"]: flow
         for flow in _flows("--direction", "egress", "--layer", "L7", "--pod", "shopper")
+        if flow["http"]  # an address that was another pod's has flows of its
     }
     for path, verdict in (("/allowed/seen", "forwarded"), ("/denied/seen", "denied")):
         flow = seen[path]

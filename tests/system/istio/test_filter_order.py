@@ -135,5 +135,5 @@ def _seen() -> set[str]:
     the request that it is about."""
     filters = ("--layer", "L7", "--pod", "ordered", "--last", "200")
     said = agent("ordered", "observe", *filters, "-o", "json")
-    flows = map(json.loads, said.splitlines())
+    flows = [flow for flow in map(json.loads, said.splitlines()) if flow["http"]]
     return {f["http"]["path"] for f in flows if f["destination"]["pod"] == "default/ordered"}
