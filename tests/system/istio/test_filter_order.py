@@ -132,8 +132,8 @@ def _await_unseen(path: str, header: str, answer: str) -> None:
 
 def _seen() -> set[str]:
     """Paths of what came to the pod and that our filter has judged. The callout has the path of
-    the request that it is about."""
-    filters = ("--layer", "L7", "--pod", "ordered", "--last", "200")
+    the request that it is about, and what leaves another pod of the node is not what came here."""
+    filters = ("--layer", "L7", "--direction", "ingress", "--pod", "ordered", "--last", "200")
     said = agent("ordered", "observe", *filters, "-o", "json")
     flows = [flow for flow in map(json.loads, said.splitlines()) if flow["http"]]
     return {f["http"]["path"] for f in flows if f["destination"]["pod"] == "default/ordered"}
