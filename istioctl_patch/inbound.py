@@ -20,15 +20,6 @@ def inbound() -> dict[str, Any]:
             },
             # What is not HTTP: Kafka is judged, the rest passes as L4 rules say.
             module_filter.before_tcp_proxy("SIDECAR_INBOUND", "ingress"),
-            {
-                "applyTo": "CLUSTER",
-                "match": {"context": "SIDECAR_INBOUND"},
-                "patch": {
-                    "operation": "MERGE",
-                    "value": {
-                        "typed_extension_protocol_options": module_filter.upstream("ingress")
-                    },
-                },
-            },
+            module_filter.in_router("SIDECAR_INBOUND", "ingress"),
         ],
     )

@@ -8,7 +8,6 @@ from typing import Any
 
 from istioctl_patch.names import (
     DIRECTORY,
-    HTTP_OPTIONS,
     MANAGED_BY,
     METADATA,
     PRIORITY,
@@ -53,7 +52,11 @@ def before_tcp_proxy(context: str, direction: str) -> dict[str, Any]:
 
 
 def in_router(context: str, direction: str) -> dict[str, Any]:
-    """A patch of the routers of a context."""
+    """A patch of the routers of a context.
+
+    Not of clusters: a merge replaces all of a cluster's HTTP options, which say how the other end
+    is spoken to (h2 upgrade, server name, idle timeout).
+    """
     manager = {"name": "envoy.filters.network.http_connection_manager"}
     chain = {"filter": {**manager, "subFilter": {"name": ROUTER}}}
     return {
@@ -63,24 +66,9 @@ def in_router(context: str, direction: str) -> dict[str, Any]:
     }
 
 
-def upstream(direction: str) -> dict[str, Any]:
-    """A cluster's ``typed_extension_protocol_options``: the module is the last filter, so that
-    nothing changes what it judged.
-
-    Clusters of TCP ports have no HTTP options of Istio's, and what is merged into them has to be
-    whole: the other end is spoken to as the client spoke, which Istio does for most ports anyway.
-    """
-    options = {
-        "@type": f"{TYPE}/{HTTP_OPTIONS}",
-        "use_downstream_protocol_config": {},
-        "http_filters": [http(direction), dict(_CODEC)],
-    }
-    return {HTTP_OPTIONS: options}
-
-
 def router(direction: str) -> dict[str, Any]:
     """What is merged into a router: its upstream filters, which serve every cluster that has none
-    of its own. Nothing else of how the cluster is spoken to changes."""
+    of its own. The module is the last of them, so that nothing changes what it judged."""
     return {
         "name": ROUTER,
         "typed_config": {

@@ -9,11 +9,7 @@ from istioctl_patch import module_filter
 
 def outbound() -> dict[str, Any]:
     """The module where it is known which backend was chosen (docs/adr/0014): for HTTP among the
-    upstream filters of the router, for the rest before ``tcp_proxy``.
-
-    Not among the clusters' filters: a merge replaces all of a cluster's HTTP options, which say how
-    the backend is spoken to (h2 upgrade, server name, idle timeout).
-    """
+    upstream filters of the router, for the rest before ``tcp_proxy``."""
     return module_filter.envoy_filter(
         "sidegate-outbound",
         [

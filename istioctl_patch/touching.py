@@ -17,7 +17,7 @@ from istioctl_patch.conditions import Begins, Condition, OneOf, Path, Present
 from istioctl_patch.module_filter import ROUTER
 from istioctl_patch.names import HTTP_OPTIONS
 
-_TO, _OPERATION, _CONTEXT = ("applyTo",), ("patch", "operation"), ("match", "context")
+_TO, _OPERATION = ("applyTo",), ("patch", "operation")
 _FILTER: Path = ("match", "listener", "filterChain", "filter", "name")
 _SUBFILTER: Path = (*_FILTER[:-1], "subFilter", "name")
 _OPTIONS: Path = ("patch", "value", "typed_extension_protocol_options")
@@ -41,7 +41,6 @@ class Touch:
         return " && ".join(each.cel() for each in self.conditions)
 
 
-_INBOUND = OneOf(_CONTEXT, ("ANY", "SIDECAR_INBOUND"), "ANY")
 _TAKES_OUT = OneOf(_OPERATION, ("REMOVE", "REPLACE"))
 
 TOUCHES = (
@@ -65,11 +64,6 @@ TOUCHES = (
         "removes a listener or a filter chain that Sidegate patches",
         "give the Service or the Sidecar resource fewer ports",
         (OneOf(_TO, ("LISTENER", "FILTER_CHAIN")), OneOf(_OPERATION, ("REMOVE",))),
-    ),
-    Touch(
-        "removes a cluster that Sidegate patches",
-        "give the Service or the Sidecar resource fewer ports",
-        (OneOf(_TO, ("CLUSTER",)), _INBOUND, OneOf(_OPERATION, ("REMOVE",))),
     ),
     Touch(
         "takes out the network filter that Sidegate's goes with",
@@ -98,11 +92,6 @@ TOUCHES = (
             OneOf(_OPERATION, ("MERGE",)),
             Present(("patch", "value", "typed_config", "upstream_http_filters")),
         ),
-    ),
-    Touch(
-        "writes typed_extension_protocol_options, where Sidegate's filter is",
-        "match context SIDECAR_OUTBOUND, or leave the field out",
-        (OneOf(_TO, ("CLUSTER",)), _INBOUND, OneOf(_OPERATION, ("MERGE",)), Present(_OPTIONS)),
     ),
     Touch(
         "gives a cluster http_filters, which pass Sidegate's",

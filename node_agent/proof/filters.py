@@ -12,7 +12,7 @@ from typing import Any
 HTTP, NETWORK = "sidegate_http", "sidegate_kafka"
 DIRECTORY = "/var/run/sidegate"
 _LIBRARY = f"{DIRECTORY}/libsidegate.so"
-_CODEC = "envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec"
+CODEC = "envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec"
 _TYPES = {
     HTTP: "envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilter",
     NETWORK: "envoy.extensions.filters.network.dynamic_modules.v3.DynamicModuleNetworkFilter",
@@ -45,7 +45,7 @@ def is_ours(configured: Mapping[str, Any], name: str, side: str) -> bool:
 def judges_requests(upstream: Sequence[Mapping[str, Any]], side: str) -> bool:
     """Upstream HTTP filters: ours is the last before the codec, so nothing changes what it saw."""
     return (
-        len(upstream) > 1 and type_of(upstream[-1]) == _CODEC and is_ours(upstream[-2], HTTP, side)
+        len(upstream) > 1 and type_of(upstream[-1]) == CODEC and is_ours(upstream[-2], HTTP, side)
     )
 
 

@@ -41,9 +41,14 @@ class Dump:
     def manager(self, chain: str) -> Any:
         return self.chain(chain)["filters"][-1]["typed_config"]
 
-    def upstream(self, cluster: str) -> Any:
+    def upstream(self, chain: str) -> Any:
+        """Of its router."""
+        return self.manager(chain)["http_filters"][-1]["typed_config"]["upstream_http_filters"]
+
+    def own_filters(self, cluster: str) -> Any:
+        """Those that a cluster has in the place of the router's."""
         (options,) = read(self.whole).clusters[cluster]["typed_extension_protocol_options"].values()
-        return options["http_filters"]
+        return options.setdefault("http_filters", [])
 
 
 def _drop_tcp(dump: Dump) -> None:
@@ -55,24 +60,24 @@ def _come_between(dump: Dump) -> None:
 
 
 def _drop_http(dump: Dump) -> None:
-    dump.upstream("inbound|8080||").pop(0)
+    dump.upstream("0.0.0.0_8080").pop(0)
 
 
 def _after_ours(dump: Dump) -> None:
-    dump.upstream("inbound|8080||").insert(1, LUA)
+    dump.upstream("0.0.0.0_8080").insert(1, LUA)
 
 
 def _disabled(dump: Dump) -> None:
-    dump.upstream("inbound|8080||")[0]["disabled"] = True
+    dump.upstream("0.0.0.0_8080")[0]["disabled"] = True
 
 
 def _another_library(dump: Dump) -> None:
-    config = dump.upstream("inbound|8080||")[0]["typed_config"]
+    config = dump.upstream("0.0.0.0_8080")[0]["typed_config"]
     config["dynamic_module_config"]["module"]["local"]["filename"] = "/tmp/libsidegate.so"
 
 
 def _other_side(dump: Dump) -> None:
-    config = dump.upstream("inbound|8080||")[0]["typed_config"]["filter_config"]
+    config = dump.upstream("0.0.0.0_8080")[0]["typed_config"]["filter_config"]
     config["value"] = config["value"].replace("ingress", "egress")
 
 
@@ -99,15 +104,17 @@ def _another_port_leads_there(dump: Dump) -> None:
     )
 
 
-def _by_router(dump: Dump) -> None:
-    manager = dump.manager("0.0.0.0_8080")
-    ours = list(dump.upstream("inbound|8080||"))
-    dump.upstream("inbound|8080||").clear()
-    manager["http_filters"][-1]["typed_config"]["upstream_http_filters"] = ours
+def _by_cluster(dump: Dump) -> None:
+    dump.own_filters("inbound|8080||").extend(dump.upstream("0.0.0.0_8080"))
+    dump.upstream("0.0.0.0_8080").clear()
+
+
+def _past_router(dump: Dump) -> None:
+    codec = dump.upstream("0.0.0.0_8080")[-1]
+    dump.own_filters("inbound|8080||").append(codec)
 
 
 def _mirrored(dump: Dump) -> None:
-    _by_router(dump)
     (host,) = dump.manager("0.0.0.0_8080")["route_config"]["virtual_hosts"]
     host["routes"][0]["route"]["request_mirror_policies"] = [{"cluster": "inbound|8080||"}]
 
@@ -145,7 +152,8 @@ def _no_dump(dump: Dump) -> None:
         (_by_header, {0}, "where it goes is not known"),
         (_by_tcp, {8080}, "sidegate_kafka is not right before tcp_proxy"),
         (_another_port_leads_there, {8080, 9999}, "chain mine: sidegate_kafka is not"),
-        (_by_router, set(), ""),
+        (_by_cluster, set(), ""),
+        (_past_router, {8080}, "cluster inbound|8080||: sidegate_http is not its last filter"),
         (_mirrored, {8080}, "cluster inbound|8080||: sidegate_http is not its last filter"),
         (_drains, {0}, "sidegate_kafka is not right before tcp_proxy"),
         (_no_listener, {0}, "no listener virtualInbound"),
@@ -259,7 +267,7 @@ def test_all_ports_include_each() -> None:
 
 @pytest.mark.parametrize("side", ["ingress", "egress", "forward"])
 def test_the_overlays_filters_are_ours(side: str) -> None:
-    (options,) = module_filter.upstream(side).values()
-    assert filters.judges_requests(options["http_filters"], side)
+    router = module_filter.router(side)["typed_config"]
+    assert filters.judges_requests(router["upstream_http_filters"], side)
     assert filters.judges_bytes([module_filter.network(side)], side)
     assert not filters.judges_bytes([module_filter.network(side)], "other")

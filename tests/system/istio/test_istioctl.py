@@ -116,7 +116,7 @@ metadata: {name: tenant}
 spec:
   workloadSelector: {labels: {app: nobody}}
   configPatches:
-    - applyTo: CLUSTER
+    - applyTo: LISTENER
       match: {context: SIDECAR_INBOUND}
       patch: {operation: REMOVE}
 ---

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from node_agent.proof import filters
 from sandbox.cluster import kubectl
 from sandbox.mesh_probes import ask
 from tests.system.cluster_rig import eventually
@@ -60,6 +61,14 @@ def applied(manifest: str) -> Iterator[None]:
               - lb_endpoints:
                   - endpoint:
                       address: {socket_address: {address: 127.0.0.1, port_value: 8080}}
+          typed_extension_protocol_options:
+            envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+              "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+              use_downstream_protocol_config: {}
+              http_filters:
+                - name: codec
+                  typed_config:
+                    "@type": {codec}
     - applyTo: HTTP_ROUTE
       match: {context: SIDECAR_INBOUND, routeConfiguration: {portNumber: 8080}}
       patch: {operation: MERGE, value: {route: {cluster: straight}}}""",
@@ -80,7 +89,7 @@ def applied(manifest: str) -> Iterator[None]:
 def test_a_tenant_that_takes_our_filter_out_closes_the_port(patch: str, why: str) -> None:
     """Of its own proxies only, and of one port or one kind of connection: the module lives on."""
     eventually("", lacking)
-    with applied(_TENANT.format(patch=patch)):
+    with applied(_TENANT.format(patch=patch.replace("{codec}", _CODEC))):
         eventually(True, lambda: why in lacking(), 10)
         assert ask(MESH, "productpage", ("--timeout=1s", *READ)) == "none"
         assert ask(MESH, "productpage", ("--timeout=1s", *DELETE)) == "none"
@@ -89,6 +98,7 @@ def test_a_tenant_that_takes_our_filter_out_closes_the_port(patch: str, why: str
     assert ask(MESH, "productpage", DELETE) == "403"
 
 
+_CODEC = f"type.googleapis.com/{filters.CODEC}"
 _TENANT = """
 apiVersion: networking.istio.io/v1alpha3
 kind: EnvoyFilter
