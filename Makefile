@@ -75,6 +75,11 @@ build/module: $(shell find l7_proxy_ext/crates -name '*.rs' -o -name '*.toml' -o
 	@$(STEP) "Envoy module (Rust)" $(MAKE) -C l7_proxy_ext
 	@touch $@
 
+# For nodes of that architecture; tests look at it where it was built.
+build/module-arm64: build/module
+	@$(STEP) "Envoy module for arm64 (Rust)" $(MAKE) -C l7_proxy_ext arm64
+	@touch $@
+
 build/cni: $(shell find cni_plugin/src -name '*.rs' 2>/dev/null) $(wildcard cni_plugin/Cargo.* cni_plugin/Makefile) | build/apt
 	@$(STEP) "CNI plugin (Rust)" $(MAKE) -C cni_plugin
 	@touch $@

@@ -12,6 +12,7 @@ from tests.system.module_rig import ENVOY, LIBRARY
 
 pytestmark = pytest.mark.system
 
+ARM64 = LIBRARY.parent / "arm64" / LIBRARY.name
 KINDS = r"envoy_dynamic_module_on_(?:http_filter|network_filter|listener_filter|bootstrap)"
 
 
@@ -53,10 +54,24 @@ def test_the_library_needs_no_more_than_libc() -> None:
     assert needed <= glibc | {"libgcc_s.so.1"}
 
 
-def test_the_library_asks_for_no_glibc_newer_than_debian_11s() -> None:
+@pytest.mark.parametrize(
+    ("library", "machine"),
+    [
+        (LIBRARY, "X86-64"),
+        pytest.param(
+            ARM64,
+            "AArch64",
+            marks=pytest.mark.skipif(not ARM64.exists(), reason="make build/module-arm64"),
+        ),
+    ],
+)
+def test_the_library_asks_for_no_glibc_newer_than_debian_11s(library: Path, machine: str) -> None:
     """Proxy images are older than what it is built on."""
-    listed = subprocess.run(["objdump", "-T", LIBRARY], check=True, capture_output=True, text=True)
+    listed = subprocess.run(
+        ["readelf", "-hVW", library], check=True, capture_output=True, text=True
+    ).stdout
+    assert re.search(rf"Machine:.*{machine}", listed)
     versions = {
-        tuple(map(int, found.split("."))) for found in re.findall(r"GLIBC_([0-9.]+)", listed.stdout)
+        tuple(map(int, found.split("."))) for found in re.findall(r"GLIBC_([0-9.]+)", listed)
     }
     assert max(versions) <= (2, 31), sorted(versions)
