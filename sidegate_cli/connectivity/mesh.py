@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from sidegate_cli.connectivity import objects
 from sidegate_cli.connectivity.cases import DROPPED, PRODUCE, WEB, Case, Stage, get, grpc, kafka
 from sidegate_cli.connectivity.objects import (
     HTTP,
@@ -33,9 +34,14 @@ def pods(images: Images, nodes: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def services() -> list[dict[str, Any]]:
+    """All that there are, of one family: a mesh that is not dual-stack sends to addresses of the
+    other too, and intercepts nothing there."""
+    one = "SingleStack"
     return [
-        service("outside", HTTP, "http"),
-        service("server-grpc", HTTP, "grpc", app="server"),  # a port of HTTP/1 loses trailers
+        *objects.services(one),
+        service("outside", HTTP, "http", families=one),
+        # A port of HTTP/1 loses trailers.
+        service("server-grpc", HTTP, "grpc", app="server", families=one),
     ]
 
 

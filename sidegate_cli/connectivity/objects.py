@@ -37,8 +37,12 @@ def pods(images: Images, nodes: Sequence[str]) -> list[dict[str, Any]]:
     ]
 
 
-def services() -> list[dict[str, Any]]:
-    return [service("server", HTTP, "http"), service("kafka", KAFKA, "tcp-kafka")]
+def services(families: str = "PreferDualStack") -> list[dict[str, Any]]:
+    """``families`` is Service's ``ipFamilyPolicy``."""
+    return [
+        service("server", HTTP, "http", families=families),
+        service("kafka", KAFKA, "tcp-kafka", families=families),
+    ]
 
 
 def server(name: str, labels: Mapping[str, str], node: str, images: Images) -> dict[str, Any]:
@@ -108,7 +112,7 @@ def _kafka(image: str, node: str) -> dict[str, Any]:
     return pod
 
 
-def service(name: str, port: int, called: str, app: str = "") -> dict[str, Any]:
+def service(name: str, port: int, called: str, *, app: str = "", families: str) -> dict[str, Any]:
     """Of the pods of ``app``, or of its name. ``called`` tells a mesh the protocol (Istio
     documentation, "Protocol Selection")."""
     return {
@@ -116,5 +120,5 @@ def service(name: str, port: int, called: str, app: str = "") -> dict[str, Any]:
         "kind": "Service",
         "metadata": {"name": name},
         "spec": {"selector": {"app": app or name}, "ports": [{"name": called, "port": port}],
-                 "ipFamilyPolicy": "PreferDualStack"},
+                 "ipFamilyPolicy": families},
     }  # fmt: skip

@@ -88,10 +88,9 @@ async def _try_all(
     tell: Tell, say: Say,
 ) -> list[Outcome]:  # fmt: skip
     pods = objects.pods(options.images, nodes)
-    services = objects.services()
+    services = mesh.services() if options.istio else objects.services()
     if options.istio:
         pods += mesh.pods(options.images, nodes)
-        services += mesh.services()
     addresses = await _deploy(cluster, home, pods, services)
     if options.istio and (names := mesh.without_module(await cluster.items("Pod"))):
         raise NotReady(

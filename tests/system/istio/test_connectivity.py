@@ -38,8 +38,10 @@ def test_all_cases_come_out_as_expected_and_nothing_is_left() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_who_stops_it_finds_nothing_left(number: signal.Signals) -> None:
     test = subprocess.Popen(
-        [*COMMAND, f"--kubeconfig={MESH.kubeconfig}"], stdout=subprocess.PIPE, text=True
-    )
+        [*COMMAND, f"--kubeconfig={MESH.kubeconfig}"], stdout=subprocess.PIPE, text=True,
+        # As from a terminal: who runs tests in the background may ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+    )  # fmt: skip
     assert test.stdout
     assert "start in namespace trial" in test.stdout.readline()
     while "namespace/trial" not in _namespaces():

