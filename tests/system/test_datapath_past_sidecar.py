@@ -17,6 +17,7 @@ from tests.system.test_datapath_bypasses import saw, send, sniffer
 IN, OUT = Direction.INGRESS, Direction.EGRESS
 MAC, GATEWAY = "02:00:00:00:01:0a", "02:00:00:00:02:0a"  # of a, and of its node
 NEEDLE = b"GET /past HTTP/1.1"
+_NOBODYS = 1 << 40  # 1 is the root's, which these tests may run in
 _PACKET = """
 import socket, sys
 with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
@@ -63,7 +64,7 @@ def test_a_connection_that_is_older_than_the_policy_goes_on_by_the_proxy_only(
     rig: Rig, family: int
 ) -> None:
     with connect(rig.a.netns, rig.b.address(family)) as by_proxy:
-        rig.datapath.enforcers.set_cgroup(2, 1)
+        rig.datapath.enforcers.set_cgroup(2, _NOBODYS)
         with connect(rig.a.netns, rig.b.address(family)) as past:
             assert ask(by_proxy) == ask(past) == rig.a.address(family)
             rig.set(2, ingress=http(A))
