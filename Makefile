@@ -11,7 +11,7 @@ RUN_ARGS ?=
 TEST_ARGS ?=
 PROTO := $(wildcard sidegate_api/*/v1/*.proto)
 
-.PHONY: build run test test-unit lint format bench clean lock help
+.PHONY: build run test conformance test-unit lint format bench clean lock help
 build: build/apt .venv/installed build/proto build/bpf build/module build/cni build/peers build/kafka ## build all
 
 help: ## this list
@@ -24,6 +24,9 @@ test: build build/cluster lint ## all tests: real kernel, Envoy, broker, Kuberne
 	@cargo test --locked --quiet --manifest-path l7_proxy_ext/Cargo.toml --target-dir $(SIDEGATE_CACHE)/cargo-target
 	@cargo test --locked --quiet --manifest-path cni_plugin/Cargo.toml --target-dir $(SIDEGATE_CACHE)/cargo-target
 	@$(PY) -m pytest $(TEST_ARGS)
+
+conformance: build build/cluster ## the official suite of the Gateway API, against the report that is kept
+	@$(PY) -m pytest -m conformance tests/system $(TEST_ARGS)
 
 test-unit: build ## the fast tests
 	@$(PY) -m pytest tests/unit $(TEST_ARGS)

@@ -12,7 +12,9 @@ import yaml
 
 from tests.unit.test_gateway_features import KEPT
 
-pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [
+    pytest.mark.system, pytest.mark.slow, pytest.mark.conformance, pytest.mark.timeout(1500),
+]  # fmt: skip
 
 
 def profiles(file: Path) -> dict[str, Any]:
