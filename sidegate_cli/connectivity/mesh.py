@@ -6,10 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sidegate_cli.connectivity import objects
-from sidegate_cli.connectivity.cases import DROPPED, PRODUCE, WEB, Case, Stage, get, grpc, kafka
+from sidegate_cli.connectivity.cases import DROPPED, WEB, Case, Stage, get, grpc, kafka, kafka_stage
 from sidegate_cli.connectivity.objects import (
     HTTP,
-    KAFKA,
     Images,
     allow,
     client,
@@ -105,12 +104,7 @@ def stages() -> list[Stage]:
             get("plain pod, denied path", "near", "outside", "/private", "403"),
             kafka("another destination", "near", "orders", DROPPED),
         )),
-        Stage("Kafka", (policy("kafka", "kafka", ingress=[allow("client", KAFKA, PRODUCE)]),), (
-            kafka("produce to orders", "near", "orders", "allowed"),
-            kafka("produce to orders, other node", "far", "orders", "allowed"),
-            kafka("produce to audit", "near", "audit", "denied"),
-            kafka("another pod", "other", "orders", DROPPED),
-        )),
+        kafka_stage(),
     ]  # fmt: skip
 
 

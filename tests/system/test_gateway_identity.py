@@ -198,19 +198,12 @@ def test_bytes_are_judged_by_the_kernel(judged: Sandbox) -> None:
 
 def test_the_node_itself_is_still_the_host(judged: Sandbox) -> None:
     """Whoever asks for no source address never gets one of the Gateways'."""
-    judged.apply(from_entity("ingress"))
-    for family in (4, 6):
-        url = f"http://{judged.address('shop-v1', family)}:8080/"
-        command = ["curl", "-s", "-m", "1", "-o", "/dev/null", "-w", "%{http_code}", url]
-        done = subprocess.run(
-            judged.node.inside(command), check=False, capture_output=True, text=True
-        )
-        assert done.stdout == "000"
-    judged.apply(from_entity("host"))
-    for family in (4, 6):
-        url = f"http://{judged.address('shop-v1', family)}:8080/"
-        command = ["curl", "-s", "-m", "3", "-o", "/dev/null", "-w", "%{http_code}", url]
-        done = subprocess.run(
-            judged.node.inside(command), check=False, capture_output=True, text=True
-        )
-        assert done.stdout == "200"
+    for entity, patience, answer in (("ingress", "1", "000"), ("host", "3", "200")):
+        judged.apply(from_entity(entity))
+        for family in (4, 6):
+            url = f"http://{judged.address('shop-v1', family)}:8080/"
+            command = ["curl", "-s", "-m", patience, "-o", "/dev/null", "-w", "%{http_code}", url]
+            done = subprocess.run(
+                judged.node.inside(command), check=False, capture_output=True, text=True
+            )
+            assert done.stdout == answer
