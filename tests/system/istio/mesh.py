@@ -93,6 +93,20 @@ def away(*which: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def without_filter(name: str) -> Iterator[None]:
+    """One of our EnvoyFilters is away, and back afterwards. Raises CalledProcessError."""
+    names = ("-n", "istio-system", "envoyfilters.networking.istio.io", name)
+    manifest = json.loads(kubectl(MESH, "get", *names, "-o", "json"))
+    for field in ("resourceVersion", "uid"):
+        del manifest["metadata"][field]
+    kubectl(MESH, "delete", *names)
+    try:
+        yield
+    finally:
+        kubectl(MESH, "apply", "-f", "-", text=json.dumps(manifest))
+
+
+@contextlib.contextmanager
 def applied(manifests: str) -> Iterator[None]:
     """Gone afterwards, whatever of it was made. Raises CalledProcessError."""
     try:

@@ -13,7 +13,7 @@ import pytest
 from sandbox.cluster import kubectl
 from sandbox.mesh_probes import ask
 from tests.system.cluster_rig import eventually
-from tests.system.istio.mesh import MESH, agent, enforces
+from tests.system.istio.mesh import MESH, agent, enforces, without_filter
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -131,16 +131,9 @@ def test_who_goes_past_the_proxy_does_not_get_out() -> None:
 
 @pytest.mark.usefixtures("shopper")
 def test_without_our_filter_only_that_side_is_closed() -> None:
-    names = ("-n", "istio-system", "envoyfilters.networking.istio.io", "sidegate-outbound")
-    manifest = json.loads(kubectl(MESH, "get", *names, "-o", "json"))
-    kubectl(MESH, "delete", *names)
-    try:
+    with without_filter("sidegate-outbound"):
         eventually("none", lambda: _ask("--timeout=1s", "http://plain/allowed"), 10)
         assert ask(MESH, "productpage", ("http://reviews:8080/reviews/1",)) == "200"
-    finally:
-        for field in ("resourceVersion", "uid"):
-            del manifest["metadata"][field]
-        kubectl(MESH, "apply", "-f", "-", text=json.dumps(manifest))
     eventually("200", lambda: _ask("http://plain/allowed"), 15)
     assert _ask("http://plain/denied") == "403"
 

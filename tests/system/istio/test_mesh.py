@@ -17,7 +17,16 @@ from sandbox.control_plane import Cluster
 from sandbox.mesh_probes import EXAMPLE, ask
 from tests.system import cluster_rig
 from tests.system.cluster_rig import eventually
-from tests.system.istio.mesh import MESH, NODES, agent, enforces, node_of, pids, sidecars
+from tests.system.istio.mesh import (
+    MESH,
+    NODES,
+    agent,
+    enforces,
+    node_of,
+    pids,
+    sidecars,
+    without_filter,
+)
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -66,17 +75,10 @@ def test_a_change_of_policy_holds_in_the_sidecar() -> None:
 
 @pytest.mark.usefixtures("mesh")
 def test_without_our_filter_the_port_is_closed() -> None:
-    names = ("-n", "istio-system", "envoyfilters.networking.istio.io")
-    manifest = json.loads(kubectl(MESH, "get", *names, "sidegate-inbound", "-o", "json"))
-    kubectl(MESH, "delete", *names, "sidegate-inbound")
-    try:
+    with without_filter("sidegate-inbound"):
         eventually("none", lambda: ask(MESH, "productpage", ("--timeout=1s", *READ)), 6)
         reasons = agent("reviews", "observe", "--last", "50")
         assert "sidecar lease" in reasons, reasons
-    finally:
-        for field in ("resourceVersion", "uid"):
-            del manifest["metadata"][field]
-        kubectl(MESH, "apply", "-f", "-", text=json.dumps(manifest))
     eventually("200", lambda: ask(MESH, "productpage", READ), 10)
     assert ask(MESH, "productpage", DELETE) == "403"
 

@@ -6,16 +6,13 @@ It is the shared mesh; the pod ``reviews`` is its example's.
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
 from node_agent.proof import filters
-from sandbox.cluster import kubectl
 from sandbox.mesh_probes import ask
 from tests.system.cluster_rig import eventually
-from tests.system.istio.mesh import MESH, sidecars
+from tests.system.istio.mesh import MESH, applied, sidecars
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -30,15 +27,6 @@ def lacking() -> str:
     except (KeyError, ValueError, subprocess.CalledProcessError):
         return "no status"
     return "; ".join(each for each in said.split("; ") if each.startswith("ingress"))
-
-
-@contextmanager
-def applied(manifest: str) -> Iterator[None]:
-    kubectl(MESH, "apply", "-f", "-", text=manifest)
-    try:
-        yield
-    finally:
-        kubectl(MESH, "delete", "-f", "-", text=manifest)
 
 
 @pytest.mark.usefixtures("mesh")
