@@ -20,9 +20,9 @@ _T = TypeVar("_T")
 def of_cgroup(cgroup: Path) -> list[Path]:
     """One path for each namespace that a process of ``cgroup``, or below it, is in."""
     found: dict[int, Path] = {}
-    for procs in (cgroup, *(path for path in cgroup.rglob("*") if path.is_dir())):
+    for directory, _, _ in os.walk(cgroup):  # one that goes meanwhile is no error to it
         with contextlib.suppress(OSError):  # it went, or it is threaded
-            for pid in (procs / "cgroup.procs").read_text().split():
+            for pid in Path(directory, "cgroup.procs").read_text().split():
                 path = Path("/proc", pid, "ns/net")
                 with contextlib.suppress(OSError):
                     found.setdefault(path.stat().st_ino, path)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from kube_store.following import Following, OnBatch
 from kube_store.kube_client import KubeClient
 from kube_store.resource import SourceError
+from kube_store.tasks import first_failure
 from kube_store.watched import Watched
 
 __all__ = ["KubeSource", "Watched"]
@@ -30,10 +31,13 @@ class KubeSource:
         return {each.watched.kind: each.received for each in self._kinds}
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until cancelled. Raises ExceptionGroup: a kind that is followed no more would be missed
+        by nobody."""
         async with asyncio.TaskGroup() as group:
-            for each in self._kinds:
-                group.create_task(each.run())
+            following = [
+                group.create_task(each.run(), name=each.watched.plural) for each in self._kinds
+            ]
+            group.create_task(first_failure(following))
             for each in self._kinds:
                 await each.settled.wait()
             self.synced.set()

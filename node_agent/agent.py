@@ -8,11 +8,11 @@ import asyncio
 import contextlib
 import fcntl
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version as package_version
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import structlog
 
@@ -21,7 +21,7 @@ from kube_store import serving
 from kube_store.kube_client import connect
 from kube_store.resource import identify
 from kube_store.store import Change, Store
-from kube_store.tasks import cancelled
+from kube_store.tasks import first_failure, stopped
 from l7_proxy_ext import _rules
 from l7_proxy_ext.admin import Admin
 from node_agent import api, cni_config, csi_driver, links, metrics_server, views
@@ -65,7 +65,7 @@ class Agent:
         self.admin = Admin(config.envoy_dir / "admin.sock")
         self.supervisor = External(config) if config.external_proxy else supervisor_of(config)
         self.pod_status: dict[tuple[str, str], Any] = {}
-        self._serving = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
         self._is_up = False
         self.chain_problem = ""
         self.started = datetime.now(UTC).isoformat()  # in the order of Kubernetes' timestamps
@@ -109,8 +109,8 @@ class Agent:
                 self.member.join(self.enforcement, self.gateways)
             self.flows = Flows(self.enforcement, self.datapath, self.cluster)
             # Before anything that may take long: whoever asks is told what it waits for.
-            answering = asyncio.create_task(self._serve_api())
-            stack.push_async_callback(cancelled, answering)
+            listener = stack.enter_context(self._listening())
+            self._run("API", serving.serve(api.application(self), listener), stack)
             await self.sources.start()
             # The first set that a module gets must be whole: what it lacks is denied.
             await self.enforcement.restore(own)
@@ -131,22 +131,40 @@ class Agent:
             loop = asyncio.get_running_loop()
             loop.add_reader(self.datapath.events_fd, self.flows.read_events)
             stack.callback(loop.remove_reader, self.datapath.events_fd)
-            tasks = [self._watch_sources(), self._watch_addresses(watch), ingress.run()]
-            if self.gateways:
-                tasks.append(self.gateways.run())
-            if self.member and config.cni_config:
-                tasks.append(self._install_cni(self.member, config.cni_config))
+            for name, work in self._parts(watch, ingress):
+                self._run(name, work, stack)
             if config.metrics_port:
-                listener = stack.enter_context(serving.listen(config.metrics_port))
-                tasks.append(metrics_server.serve(listener, self.metrics))
-            for task in tasks:
-                running = asyncio.create_task(task)
-                stack.push_async_callback(cancelled, running)
+                port = stack.enter_context(serving.listen(config.metrics_port))
+                self._run("metrics", metrics_server.serve(port, self.metrics), stack)
             if self.member:
                 await self.member.announced()
             self._is_up = True
             log.info("agent is up", node=config.node, resources=str(config.resources))
             yield
+
+    async def failed(self) -> NoReturn:
+        """Until a part of it has: what that was to keep up to date would be so no more, and nobody
+        would hear of it. Raises TaskEndedError."""
+        await first_failure(self._tasks)
+
+    def _parts(
+        self, watch: AddressWatch, ingress: Ingress
+    ) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
+        yield "enforcement", self._keep_enforced()
+        yield "sources", self.sources.watch()
+        yield "addresses", self._watch_addresses(watch)
+        yield "ingress", ingress.run()
+        if self.gateways:
+            yield "gateways", self.gateways.run()
+        if self.member and self.config.cni_config:
+            yield "CNI", self._install_cni(self.member, self.config.cni_config)
+
+    def _run(
+        self, name: str, work: Coroutine[Any, Any, None], stack: contextlib.AsyncExitStack
+    ) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.append(task)
+        stack.push_async_callback(stopped, task)
 
     def not_ready(self) -> str:
         """What it waits for before it can be asked or told anything; "" once it is up."""
@@ -207,17 +225,13 @@ class Agent:
         self.sources = Member(config, client, self.store, repository)
         return self.sources.identities
 
-    async def _watch_sources(self) -> None:
+    async def _keep_enforced(self) -> None:
         settle = asyncio.Event()
         self.store.subscribe(lambda _: settle.set())
-        watching = asyncio.create_task(self.sources.watch())
-        try:
-            while True:
-                await settle.wait()
-                settle.clear()
-                await self.enforcement.settle()
-        finally:
-            watching.cancel()
+        while True:  # first what came since the start
+            await self.enforcement.settle()
+            await settle.wait()
+            settle.clear()
 
     async def _watch_addresses(self, watch: AddressWatch) -> None:
         loop = asyncio.get_running_loop()
@@ -233,8 +247,7 @@ class Agent:
             loop.remove_reader(watch.fd)
 
     async def _install_cni(self, member: Member, directory: Path) -> None:
-        """Once our socket answers and the node has addresses to give."""
-        await self._serving.wait()
+        """Once the node has addresses to give."""
         if self.config.cni_chained:
             await self._keep_chained(directory)
         await member.addressed.wait()
@@ -262,14 +275,15 @@ class Agent:
             self.chain_problem = problem
             await asyncio.sleep(CHAIN_SECONDS)
 
-    async def _serve_api(self) -> None:
+    @contextlib.contextmanager
+    def _listening(self) -> Iterator[socket.socket]:
+        """The API's socket. Raises OSError."""
         path = self.config.agent_socket
         path.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(path))
             path.chmod(0o660)  # whoever may write to it rules the node; nobody listens yet
-            self._serving.set()
-            await serving.serve(api.application(self), listener)
+            yield listener
 
     # -- endpoints ----------------------------------------------------------------------------
 

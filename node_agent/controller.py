@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import structlog
 
 from datapath.facade import Datapath
+from datapath.libbpf import BpfError
 from policy_engine.model import Action, EndpointPolicy, PolicyEntry
 from policy_engine.repository import PolicyRepository
 
@@ -61,6 +62,7 @@ class Controller:
         self._realised: dict[int, EndpointPolicy] = {}
         self._revision = time.time_ns() // 1_000_000  # rises across restarts too
         self._late: dict[int, asyncio.Task[None]] = {}
+        self._unwritten: dict[int, BpfError] = {}
         self.lock = asyncio.Lock()
         self.changed = asyncio.Event()
 
@@ -72,10 +74,16 @@ class Controller:
         """Endpoints whose L7 ports are closed until the module answers."""
         return set(self._late)
 
+    def unwritten(self) -> Mapping[int, BpfError]:
+        """Endpoints that are closed, for their policy found no room in the kernel's map."""
+        return self._unwritten
+
     async def realise(self, endpoint_ids: Iterable[int]) -> Realised:
-        """Bring these endpoints to the repository's state. The caller holds ``lock``."""
+        """Bring these endpoints to the repository's state, and those that found no room before: a
+        full map must not keep others from theirs. The caller holds ``lock``."""
         begin = time.monotonic()
-        changed = [p for p in map(self._next_policy, sorted(endpoint_ids)) if p is not None]
+        wanted = sorted({*endpoint_ids, *self._unwritten})
+        changed = [p for p in map(self._next_policy, wanted) if p is not None]
         if changed:
             self.changed.set()
         for policy in changed:
@@ -91,15 +99,14 @@ class Controller:
             if not known:
                 outcome.unacknowledged.append(policy.endpoint_id)
                 self._wait_on(policy)
-            outcome.map_writes += self._datapath.sync_policy(
-                policy.endpoint_id, policy if known else closed(policy)
-            )
+            outcome.map_writes += self._write(policy, policy if known else closed(policy))
         outcome.seconds = time.monotonic() - begin
         return outcome
 
     def forget(self, endpoint_id: int) -> None:
         """The endpoint is gone: its policy leaves the module."""
         self._realised.pop(endpoint_id, None)
+        self._unwritten.pop(endpoint_id, None)
         late = self._late.pop(endpoint_id, None)
         if late:
             late.cancel()
@@ -118,6 +125,22 @@ class Controller:
         self._realised[endpoint_id] = policy
         return policy
 
+    def _write(self, policy: EndpointPolicy, form: EndpointPolicy) -> int:
+        """The number of writes; 0 where the map is full, the endpoint is closed then."""
+        endpoint = policy.endpoint_id
+        try:
+            writes = self._datapath.sync_policy(endpoint, form)
+        except BpfError as error:
+            if endpoint not in self._unwritten:
+                log.error("no room for a policy in the kernel: the endpoint is closed",
+                          endpoint=endpoint, error=str(error))  # fmt: skip
+            self._unwritten[endpoint] = error
+            del self._realised[endpoint]
+            return 0
+        if self._unwritten.pop(endpoint, None):
+            log.info("a policy has found room in the kernel", endpoint=endpoint)
+        return writes
+
     def _wait_on(self, policy: EndpointPolicy) -> None:
         log.warning(
             "the module did not acknowledge a policy: its L7 ports are closed until it does",
@@ -133,7 +156,7 @@ class Controller:
             pass
         async with self.lock:
             if self._realised.get(policy.endpoint_id) is policy:
-                self._datapath.sync_policy(policy.endpoint_id, policy)
+                self._write(policy, policy)
                 self._late.pop(policy.endpoint_id, None)
                 self.changed.set()
                 log.info("policy acknowledged late", endpoint=policy.endpoint_id)

@@ -134,6 +134,8 @@ class Enforcement:
                 await self._enforce(affected | more | {record.id})
         except IdentitiesExhausted as error:
             raise BadEndpoint(f"identity: {error}") from None
+        if full := self.controller.unwritten().get(record.id):
+            raise full
         log.info("endpoint added", endpoint=record.id, pod=record.pod, identity=record.identity)
         return record
 
@@ -218,7 +220,8 @@ class Enforcement:
             before = self._announced.get(record.id)
             if before == record:
                 continue
-            if before and before.identity != record.identity:
+            moved = before and before.identity != record.identity
+            if moved and _interface_is_there(record):  # it may go before CNI says so
                 self._datapath.attach_endpoint(_endpoint(record))
             self._announced[record.id] = record
             for prefix in _prefixes(record):

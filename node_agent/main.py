@@ -11,6 +11,7 @@ import structlog
 import uvloop
 
 from kube_store.logs import configure
+from kube_store.tasks import TaskEndedError
 from node_agent.agent import Agent, AlreadyRunning
 from node_agent.config import AgentConfig
 
@@ -18,13 +19,18 @@ log = structlog.get_logger(__name__)
 
 
 def run(config: AgentConfig, log_level: str = "info") -> int:
-    """The exit code: 0 after a signal, 1 when it could not start."""
+    """The exit code: 0 after a signal, 1 when it could not start, or a part of it has failed: who
+    runs it starts it anew, and it takes over what it left."""
     configure(log_level)
     config.run_dir.mkdir(parents=True, exist_ok=True)
     try:
         uvloop.run(_until_signal(config))
     except (AlreadyRunning, OSError) as error:
         print(f"sidegate agent: {error}", file=sys.stderr)
+        return 1
+    except TaskEndedError as error:
+        log.critical("a part of the agent has failed: it ends; enforcement stays in place",
+                     part=str(error), exc_info=error)  # fmt: skip
         return 1
     return 0
 
@@ -39,5 +45,6 @@ async def _until_signal(config: AgentConfig) -> None:
 
 
 async def _forever(config: AgentConfig) -> None:
-    async with Agent(config).running():
-        await asyncio.Event().wait()
+    agent = Agent(config)
+    async with agent.running():
+        await agent.failed()

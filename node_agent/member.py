@@ -68,17 +68,27 @@ class Member:
 
     async def start(self) -> None:
         """Until everything was heard once, however long that takes: without it nothing opens."""
-        self._following = asyncio.create_task(self._source.run())
+        self._following = asyncio.create_task(self._source.run(), name="following")
         while not self._source.synced.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._source.synced.wait(), _SAY_SECONDS)
+                await asyncio.wait_for(self._heard(), _SAY_SECONDS)
                 break
             for error in self._source.errors():
                 log.warning("waiting for the API server", error=str(error))
         self._slices.adopt(self._own_slices())
 
+    async def _heard(self) -> None:
+        """Raises what ended the source."""
+        synced = asyncio.ensure_future(self._source.synced.wait())
+        try:
+            await asyncio.wait((synced, self._following), return_when=asyncio.FIRST_COMPLETED)
+            if self._following.done():
+                self._following.result()
+        finally:
+            synced.cancel()
+
     async def watch(self) -> None:
-        """Runs until cancelled."""
+        """Runs until cancelled. Raises what any of its parts raises."""
         jobs = [self._slices.run(), self._report.run(), self._keep_routes()]
         if self._gateways:
             jobs.append(AddressHolder(self._config, self._client, self._gateways).run())

@@ -67,7 +67,7 @@ class PolicyReport:
     def _current(self) -> Iterator[tuple[str, dict[str, Any]]]:
         policies, controller = self._enforcement.policies, self._enforcement.controller
         invalid = policies.invalid()
-        late = controller.unacknowledged()
+        late, full = controller.unacknowledged(), controller.unwritten().keys()
         limited = self._limited()
         for kind in KINDS:
             for resource in self._store.list(kind):
@@ -75,15 +75,16 @@ class PolicyReport:
                 errors = invalid.get(resource.key, [])
                 if not endpoints and not errors:
                     continue
-                waiting = sorted(endpoints & late)
+                waiting, closed = sorted(endpoints & late), sorted(endpoints & full)
                 yield (
                     str(policy_ref(resource.key)),
                     {
                         "generation": resource.manifest["metadata"].get("generation", 0),
                         "valid": not errors,
-                        "enforced": not errors and not waiting,
+                        "enforced": not errors and not waiting and not closed,
                         "endpoints": len(endpoints),
                         "message": "; ".join(map(str, errors))
+                        or (f"no room for it in the kernel at {closed}" if closed else "")
                         or (f"the module has not acknowledged it at {waiting}" if waiting else ""),
                         "limits": limited.get(str(policy_ref(resource.key)), ""),
                     },

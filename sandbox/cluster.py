@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -143,6 +144,16 @@ def run(name: str, count: int, manifests: Path | None, chained: str = "") -> int
         said = getattr(error, "stderr", None) or ""
         print(f"sandbox: {error}\n{said}".rstrip(), file=sys.stderr)
         return 1
+
+
+def keep_logs(cluster: Cluster, count: int, directory: Path) -> None:
+    """Copies of what the control plane and the containers that there are now have said."""
+    roots = {node.name: node.sandbox_dir for node in nodes_of(cluster, count)}
+    for name, root in (roots | {"control-plane": cluster.directory}).items():
+        for log in (*root.glob("*.log"), *root.glob("pods/*/*/log")):
+            copy = directory / name / log.relative_to(root)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(log, copy)
 
 
 def prepare(*besides: str) -> None:

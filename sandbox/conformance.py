@@ -1,6 +1,7 @@
 """The official suite of the Gateway API against a cluster on this machine.
 
-``python -m sandbox.conformance [--channel standard|experimental] [--report FILE] [OPTIONS...]``
+``python -m sandbox.conformance [--channel standard|experimental] [--report FILE]
+[--logs DIRECTORY] [OPTIONS...]``
 
 Options that are not ours are the suite's. Without any it runs what belongs to the profiles and to
 the features that the GatewayClass says it supports: all that we claim.
@@ -17,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from sandbox.binaries import binary
-from sandbox.cluster import await_rollout, install, kubectl, prepare, running
+from sandbox.cluster import await_rollout, install, keep_logs, kubectl, prepare, running
 from sandbox.control_plane import Cluster
 
 CLASS = "sidegate"
@@ -87,12 +88,16 @@ def report_options(file: Path) -> list[str]:
     ]
 
 
-async def _run(channel: str, nodes: int, options: list[str]) -> int:
+async def _run(channel: str, nodes: int, logs: Path | None, options: list[str]) -> int:
     cluster = Cluster("conformance")
     async with running(cluster, nodes):
-        await asyncio.to_thread(set_up, cluster, channel)
-        print(_ROLLED_OUT, flush=True)
-        done = await asyncio.to_thread(suite, cluster, *options)
+        try:
+            await asyncio.to_thread(set_up, cluster, channel)
+            print(_ROLLED_OUT, flush=True)
+            done = await asyncio.to_thread(suite, cluster, *options)
+        finally:
+            if logs:
+                keep_logs(cluster, nodes, logs)
     return done.returncode
 
 
@@ -101,11 +106,12 @@ def main() -> int:
     parser.add_argument("--channel", choices=("standard", "experimental"), default="experimental")
     parser.add_argument("--nodes", type=int, default=2)
     parser.add_argument("--report", type=Path, help="where the suite's report goes")
+    parser.add_argument("--logs", type=Path, help="where what ran in the cluster has its logs kept")
     given, options = parser.parse_known_args()
     if given.report:
         options += report_options(given.report)
     prepare(_SUITE)
-    return asyncio.run(_run(given.channel, given.nodes, options))
+    return asyncio.run(_run(given.channel, given.nodes, given.logs, options))
 
 
 if __name__ == "__main__":

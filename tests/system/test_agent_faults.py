@@ -145,6 +145,36 @@ def test_without_its_library_selected_traffic_is_denied_and_status_says_why(
     assert [sandbox.status("client", url) for url in (OPEN, CLOSED)] == [200, 403]
 
 
+@contextlib.contextmanager
+def read_only(directory: Path) -> Iterator[None]:
+    """As a file system is made after an error of its disk."""
+    subprocess.run(["mount", "--bind", str(directory), str(directory)], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", str(directory)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(directory)], check=True)
+
+
+def test_an_agent_of_which_a_part_fails_ends_and_says_so(sandbox: Sandbox, files: Path) -> None:
+    """It would go on without that part, and what it is told would change nothing any more."""
+    (files / "policy.yaml").write_text(text(ALLOW_OPEN))
+    until(lambda: sandbox.status("client", CLOSED) == 403)
+    agent = sandbox.agent_pid()
+    with read_only(sandbox.node.run_dir / "state" / "endpoints"):
+        (files / "pods.yaml").write_text(PODS.replace("app: other", "app: another"))
+        until(lambda: not Path(f"/proc/{agent}/exe").exists())
+        last = (sandbox.node.run_dir / "agent.log").read_text().splitlines()[-1]
+        assert "a part of the agent has failed" in last
+        assert "enforcement: OSError(30, 'Read-only file system')" in last
+        assert [sandbox.status("client", url) for url in (OPEN, CLOSED)] == [200, 403]
+    start_agent(sandbox.node, sandbox.resources)
+    sandbox.ready()
+    (files / "pods.yaml").write_text(PODS)
+    labels = "/v1/endpoints/other"
+    until(lambda: "k8s:app=other" in sandbox.api.get(labels).json()["labels"])
+
+
 def test_the_death_of_the_agent_ends_no_request(sandbox: Sandbox, files: Path) -> None:
     (files / "policy.yaml").write_text(text(ALLOW_OPEN))
     until(lambda: sandbox.status("client", CLOSED) == 403)

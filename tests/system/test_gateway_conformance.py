@@ -27,7 +27,8 @@ def test_the_suite_finds_what_the_kept_report_says(tmp_path: Path) -> None:
     report, log = tmp_path / "report.yaml", tmp_path / "suite.log"
     with log.open("wb") as output:
         done = subprocess.run(
-            [sys.executable, "-m", "sandbox.conformance", f"--report={report}"],
+            [sys.executable, "-m", "sandbox.conformance", f"--report={report}",
+             f"--logs={tmp_path / 'logs'}"],
             check=False, stdout=output, stderr=subprocess.STDOUT,
         )  # fmt: skip
     lines = log.read_text(errors="replace").splitlines()
