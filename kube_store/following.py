@@ -49,6 +49,7 @@ class Following:
         self._newest = 0  # of every list, event and bookmark: nothing older is believed
         self._listed = False  # a watch can begin at _newest
         self._since = ""
+        self._absent = False  # the kind was not installed when it was asked for last
         self._back_off = BackOff()
 
     async def run(self) -> None:
@@ -90,7 +91,7 @@ class Following:
         changed = [r for key, (r, of_item) in found.items() if self._known.get(key) != of_item]
         gone = [key for key in self._known if key not in found]
         self._known = {key: of_item for key, (_, of_item) in found.items()}
-        self._newest, self._listed = version, True
+        self._newest, self._listed, self._absent = version, True, False
         self._batch(changed, gone)
         self.settled.set()
 
@@ -170,8 +171,8 @@ class Following:
             self._known.clear()
             self._listed = False
             self.settled.set()
-            remedy = "the operator installs the CRDs: is it running?"
-            self._failed(f"the API server does not know {watched.plural} of {group}", remedy)
+            known_as = watched.group_version
+            self._is_absent(f"the API server does not know {watched.plural} of {known_as}")
             return _MISSING_SECONDS
         remedy = ""
         if error.status == 401:
@@ -182,15 +183,24 @@ class Following:
         return wait
 
     async def _is_not_installed(self) -> bool:
-        """Whether the CRD itself is absent: a server that starts answers 404 for a while too,
-        without a reason."""
+        """Whether there is no CRD, or none of this version: a server that starts answers 404 for a
+        while too, without a reason."""
         try:
-            await self._client.request("GET", f"{_CRDS}/{self.watched.crd}")
+            crd, _ = await self._client.request("GET", f"{_CRDS}/{self.watched.crd}")
         except KubeError as error:
             return error.status == 404 and error.reason == "NotFound"
         except CONNECTION_ERRORS:
             return False
-        return False
+        served = {each["name"] for each in crd["spec"]["versions"] if each["served"]}
+        return self.watched.version not in served
+
+    def _is_absent(self, message: str) -> None:
+        if self.watched.remedy:
+            self._failed(message, self.watched.remedy)
+        elif not self._absent:
+            log.info("not installed, done without", resource=self.watched.plural, said=message)
+            self.error = None
+        self._absent = True
 
     def _failed(self, message: str, remedy: str = "") -> None:
         plural = self.watched.plural

@@ -29,6 +29,9 @@ STATUS_KINDS = {
     "Ingress": _NETWORKING,
 }
 KINDS = {**STATUS_KINDS, "ReferenceGrant": f"{_GATEWAY_API}/v1beta1", "IngressClass": _NETWORKING}
+# A release of the API, or who installs it, may leave others out: nobody has objects of them then.
+_NEEDED = ("GatewayClass", "Gateway")
+_REMEDY = "install the CRDs of the Gateway API, of the standard or the experimental channel"
 # What they refer to, besides Services and EndpointSlices.
 REFERRED_KINDS = frozenset({"Secret", "ConfigMap", "Namespace", "Service", "EndpointSlice"})
 POOL, POOL_VERSION = "CiliumLoadBalancerIPPool", "cilium.io/v2"
@@ -61,9 +64,12 @@ _REFERRED = (
 
 def _watched(trim: Trim) -> list[Watched]:
     return [
-        Watched(kind, version, plural(kind), optional=version != _NETWORKING, trim=trim)
+        Watched(
+            kind, version, plural(kind), optional=version != _NETWORKING, trim=trim,
+            remedy=_REMEDY if kind in _NEEDED else "",
+        )
         for kind, version in KINDS.items()
-    ]
+    ]  # fmt: skip
 
 
 def _trimmed(manifest: dict[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,8 @@ class Corrupt(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """One kind. ``optional``: a CRD that may come later. ``trim`` keeps what is needed."""
+    """One kind. ``optional``: a CRD that may come later, by ``remedy``; none: it may as well stay
+    away, which is no trouble. ``trim`` keeps what is needed."""
 
     kind: str
     group_version: str
@@ -34,6 +35,7 @@ class Watched:
     label_selector: str = ""
     metadata_only: bool = False
     optional: bool = False
+    remedy: str = "the operator installs the CRDs: is it running?"
     trim: Trim = lambda manifest: manifest
 
     @property
@@ -49,6 +51,10 @@ class Watched:
     def group(self) -> str:
         """Empty for the core group."""
         return self.group_version.rpartition("/")[0]
+
+    @property
+    def version(self) -> str:
+        return self.group_version.rpartition("/")[2]
 
     @property
     def selectors(self) -> dict[str, str]:

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -32,7 +33,7 @@ GROUP = "test.sidegate.io"
 WIDGETS = f"/apis/{GROUP}/v1/namespaces/default/widgets"
 MAP = Watched("ConfigMap", "v1", "configmaps", label_selector="test")
 WIDGET = Watched("Widget", f"{GROUP}/v1", "widgets", optional=True)
-CRD = {
+CRD: dict[str, Any] = {
     "apiVersion": "apiextensions.k8s.io/v1",
     "kind": "CustomResourceDefinition",
     "metadata": {"name": f"widgets.{GROUP}"},
@@ -152,9 +153,13 @@ def delete(api: httpx.Client, path: str) -> None:
     api.delete(path).raise_for_status()
 
 
-def set_value(api: httpx.Client, name: str, v: str) -> None:
+def change(api: httpx.Client, path: str, changes: Any) -> None:
     kind = {"Content-Type": "application/merge-patch+json"}
-    api.patch(f"{MAPS}/{name}", json={"data": {"v": v}}, headers=kind).raise_for_status()
+    api.patch(path, json=changes, headers=kind).raise_for_status()
+
+
+def set_value(api: httpx.Client, name: str, v: str) -> None:
+    change(api, f"{MAPS}/{name}", {"data": {"v": v}})
 
 
 async def test_objects_come_change_and_go(api: httpx.Client, made: Following) -> None:
@@ -299,6 +304,28 @@ async def test_a_kind_that_comes_has_status_and_goes(
     delete(api, f"{CRDS}/widgets.{GROUP}")
     await until(lambda: made.names() == [])
     await until(lambda: f"does not know widgets of {GROUP}" in made.errors())
+    await made.close()
+
+
+async def test_a_kind_of_another_version_is_one_that_is_not_there(
+    api: httpx.Client, plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of an older release of its CRDs: nobody waits for it, and it is found after an upgrade."""
+    monkeypatch.setattr(following, "_MISSING_SECONDS", 0.2)
+    create(api, CRDS, CRD)
+    newer = replace(WIDGET, group_version=f"{GROUP}/v2")
+    made = Following(await connect(plane.cluster.kubeconfig), value, MAP, newer)
+    await made.synced()
+    assert f"does not know widgets of {GROUP}/v2" in made.errors()
+    (version,) = CRD["spec"]["versions"]
+    both = [version | {"storage": False}, version | {"name": "v2"}]
+    spec = CRD["spec"] | {"versions": both}
+    change(api, f"{CRDS}/widgets.{GROUP}", {"spec": spec})
+    widget = {"apiVersion": f"{GROUP}/v2", "kind": "Widget", "metadata": {"name": "w"}}
+    at = WIDGETS.replace("/v1/", "/v2/")
+    await until(lambda: api.post(at, json=widget).status_code == 201)
+    await until(lambda: made.names() == ["w="])
+    delete(api, f"{CRDS}/widgets.{GROUP}")
     await made.close()
 
 

@@ -180,7 +180,8 @@ class FakeApiServer:
         plural, _, group = request.path.rpartition("/")[2].partition(".")
         if any(f"/{group}/" in path and path.endswith(plural) for path in self.missing):
             return await _not_none(status(404, reason="NotFound")(request))
-        return web.json_response({})
+        versions = [{"name": version, "served": True} for version in ("v1", "v2")]
+        return web.json_response({"spec": {"versions": versions}})
 
     def _list(self, path: str, query: dict[str, str]) -> web.Response:
         items = sorted(self.objects.get(path, {}).items())

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -332,6 +333,28 @@ async def test_a_kind_that_is_not_installed_is_said_and_found_when_it_comes(
     await until(lambda: "p=" in rig.names())
     assert rig.store.list("CiliumNetworkPolicy")[0].manifest["apiVersion"] == "cilium.io/v2"
     await until(lambda: not rig.errors())
+    await rig.close()
+
+
+async def test_a_kind_that_nobody_needs_is_done_without_and_found_when_it_comes(
+    server: FakeApiServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(following, "_MISSING_SECONDS", 0.05)
+    server.missing.add(POLICIES)
+    rig = Rig(server, replace(POLICY, remedy=""))
+    await rig.synced()
+    await until(lambda: server.count("list") > 10)
+    assert rig.errors() == ""
+    server.missing.clear()
+    server.change(POLICIES, policy("p"))
+    await until(lambda: rig.names() == ["p="])
+    server.missing.add(POLICIES)
+    server.end_watches()
+    await until(lambda: rig.names() == [])
+    assert capsys.readouterr().out.count("not installed, done without") == 2
+    assert rig.errors() == ""
     await rig.close()
 
 
