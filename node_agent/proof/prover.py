@@ -13,7 +13,9 @@ from node_agent.proof.prove import Proof, nothing
 
 log = structlog.get_logger(__name__)
 
-PERIOD_SECONDS = 0.7
+# Changes come in bursts; in between, looking is most of what an idle proxy's main thread does.
+PERIOD_SECONDS, CALM_PERIOD_SECONDS = 0.5, 2.0
+BURST_SECONDS = 10.0
 # A busy proxy may answer late; one that does not answer for so long proves nothing any more.
 PATIENCE_SECONDS = 3.0
 
@@ -45,7 +47,7 @@ class Prover:
 
     async def _watch(self, endpoint_id: int, process: Process) -> None:
         admin, now = Admin(process), asyncio.get_running_loop().time
-        answered = now()
+        answered = moved = now()
         try:
             while True:
                 proof: Proof | None = None
@@ -55,11 +57,15 @@ class Prover:
                 except PermissionError as error:
                     proof = nothing(str(error))
                 except OSError as error:
-                    if now() - answered > PATIENCE_SECONDS:
+                    moved = now()
+                    if moved - answered > PATIENCE_SECONDS:
                         proof = nothing(f"its admin interface does not answer: {error}")
+                if proof is not None:
+                    moved = now()
                 if proof is not None and proof != self.proofs.get(endpoint_id):
                     self.proofs[endpoint_id] = proof
                     self._tell(endpoint_id)
-                await asyncio.sleep(PERIOD_SECONDS)
+                calm = now() - moved > BURST_SECONDS
+                await asyncio.sleep(CALM_PERIOD_SECONDS if calm else PERIOD_SECONDS)
         finally:
             admin.close()

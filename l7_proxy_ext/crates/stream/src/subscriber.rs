@@ -1,5 +1,6 @@
 //! The connection to the agent: policies in, acknowledgements and verdicts out.
 
+use crate::verdicts::Taken;
 use crate::{Peers, Policies, Soon, Verdicts};
 use hyper_util::rt::TokioIo;
 use sidegate_proto::v1;
@@ -24,8 +25,6 @@ const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(1);
 /// At most one batch of verdicts in this time.
 const BATCH_INTERVAL: Duration = Duration::from_millis(5);
-/// How often merged verdicts are looked at when nothing new comes.
-const MERGE_INTERVAL: Duration = Duration::from_millis(50);
 /// How long the last batch may take when Envoy exits.
 const FAREWELL: Duration = Duration::from_millis(200);
 /// A full set of a large node is well below.
@@ -281,7 +280,7 @@ async fn send(
     let pump = async {
         loop {
             let stop = *stopped.borrow();
-            let (records, lost) = verdicts.take(stop);
+            let Taken { records, lost, due } = verdicts.take(stop);
             if !records.is_empty() || lost > 0 {
                 let node = agent.node.clone();
                 batches.send(v1::VerdictBatch { node, records, lost }).await?;
@@ -291,7 +290,7 @@ async fn send(
             }
             tokio::time::sleep(BATCH_INTERVAL).await;
             tokio::select! {
-                () = verdicts.wait(MERGE_INTERVAL) => {}
+                () = verdicts.wait(due) => {}
                 _ = stopped.changed() => {}
             }
         }

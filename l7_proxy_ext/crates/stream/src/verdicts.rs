@@ -10,8 +10,11 @@ use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
-/// Equal allowed verdicts within this time are one record.
-pub const MERGE_WINDOW: Duration = Duration::from_millis(100);
+/// Equal allowed verdicts within this time are one record. Each record costs the agent as well, and
+/// the first of its kind goes at once.
+pub const MERGE_WINDOW: Duration = Duration::from_millis(500);
+/// Merges that end within this time of each other go together.
+const MERGE_SLACK: Duration = Duration::from_millis(50);
 /// Records that a shard holds for a stream that does not take them.
 const SHARD_RECORDS: usize = 8192;
 /// Different verdicts that a shard merges at a time; more are logged one by one.
@@ -38,6 +41,13 @@ struct Shard {
 struct Merge {
     since: Instant,
     record: v1::VerdictRecord,
+}
+
+/// What was ready, how much was lost, and when to look again though nothing comes.
+pub(crate) struct Taken {
+    pub records: Vec<v1::VerdictRecord>,
+    pub lost: u64,
+    pub due: Option<Instant>,
 }
 
 /// What makes an allowed verdict equal to another, in the order that its maker likes.
@@ -98,35 +108,46 @@ impl Verdicts {
         lock(&self.shards[MINE.with(|mine| *mine)])
     }
 
-    /// Waits until there is something to take, at most `patience`.
-    pub(crate) async fn wait(&self, patience: Duration) {
-        _ = tokio::time::timeout(patience, self.ready.notified()).await;
+    /// Waits until something new comes, or a merge is `due`.
+    pub(crate) async fn wait(&self, due: Option<Instant>) {
+        match due {
+            Some(due) => {
+                let due = (due + MERGE_SLACK).into();
+                _ = tokio::time::timeout_at(due, self.ready.notified()).await;
+            }
+            None => self.ready.notified().await,
+        }
     }
 
     /// Takes what is ready; merges that have run their time are. `all`: those that have not too.
-    pub(crate) fn take(&self, all: bool) -> (Vec<v1::VerdictRecord>, u64) {
+    pub(crate) fn take(&self, all: bool) -> Taken {
         self.waiting.store(false, Ordering::Release);
-        let mut taken = Vec::new();
+        let (mut taken, mut due) = (Vec::new(), None);
         let now = Instant::now();
         for shard in &self.shards {
             let mut shard = lock(shard);
             taken.append(&mut shard.records);
             shard.merges.retain(|_, merge| {
-                if !all && now.duration_since(merge.since) < MERGE_WINDOW {
-                    return true;
-                }
-                let goes_on = merge.record.count > 0;
-                if goes_on {
+                let ends = merge.since + MERGE_WINDOW;
+                let goes_on = merge.record.count > 0 || (now < ends && !all);
+                if goes_on && (now >= ends || all) {
                     let next =
                         v1::VerdictRecord { count: 0, latency_nanos: 0, ..merge.record.clone() };
                     taken.push(mem::replace(&mut merge.record, next));
                     merge.since = now;
                 }
+                if goes_on {
+                    due = earlier(due, merge.since + MERGE_WINDOW);
+                }
                 goes_on
             });
         }
-        (taken, self.lost.swap(0, Ordering::Relaxed))
+        Taken { records: taken, lost: self.lost.swap(0, Ordering::Relaxed), due }
     }
+}
+
+fn earlier(due: Option<Instant>, other: Instant) -> Option<Instant> {
+    Some(due.map_or(other, |due| due.min(other)))
 }
 
 /// A worker that panicked left the shard as it was: nothing in it is half done.
@@ -143,8 +164,8 @@ mod tests {
     }
 
     fn counts(verdicts: &Verdicts, all: bool) -> Vec<(u32, u64)> {
-        let (records, _) = verdicts.take(all);
-        records.iter().map(|record| (record.count, record.latency_nanos)).collect()
+        let taken = verdicts.take(all);
+        taken.records.iter().map(|record| (record.count, record.latency_nanos)).collect()
     }
 
     #[test]
@@ -173,8 +194,8 @@ mod tests {
         for _ in 0..SHARD_RECORDS + 3 {
             verdicts.push(record(0));
         }
-        let (records, lost) = verdicts.take(false);
-        assert_eq!((records.len(), lost), (SHARD_RECORDS, 3));
-        assert_eq!(verdicts.take(false).1, 0);
+        let taken = verdicts.take(false);
+        assert_eq!((taken.records.len(), taken.lost), (SHARD_RECORDS, 3));
+        assert_eq!(verdicts.take(false).lost, 0);
     }
 }
