@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Set
 
 import structlog
 
@@ -35,7 +36,7 @@ class GatewayController:
 
     def __init__(self, client: KubeClient, store: Store) -> None:
         self._store = store
-        self._writer = StatusWriter(client, _WRITERS)
+        self._writer = StatusWriter(client, _WRITERS, remember=False)
         self._statuses = GatewayStatuses(store, self._writer, CONTROLLER)
         self._services = GatewayServices(client, store)
         self._known: dict[ObjectRef, str] = {}
@@ -54,13 +55,13 @@ class GatewayController:
             while True:
                 await news.wait()
                 news.clear()
+                heard, self._heard = self._heard, set()
                 for output in objects.settle():
-                    self._say(output)
+                    heard -= self._say(output)
                 if (refused := self._refused()) != self._known:
                     self._known = refused
-                    self._say(objects.translator.set_refused(refused))
+                    heard -= self._say(objects.translator.set_refused(refused))
                 said = objects.translator.statuses()
-                heard, self._heard = self._heard, set()
                 for ref in heard:
                     self._put(ref, said.get(ref))
 
@@ -81,11 +82,13 @@ class GatewayController:
             and change.type is not ChangeType.DELETED
         }
 
-    def _say(self, output: Output) -> None:
+    def _say(self, output: Output) -> Set[ObjectRef]:
+        """The objects whose statuses are others now."""
         for ref, problem in output.problems.items():
             log.error("object of a Gateway not understood", object=str(ref), error=problem)
         for ref, status in output.statuses.items():
             self._put(ref, status)
+        return output.statuses.keys()
 
     def _put(self, ref: ObjectRef, status: Status | None) -> None:
         self._statuses.put((ref.kind, ref.namespace, ref.name), status)

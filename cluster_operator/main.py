@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
 import sys
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import structlog
+import uvloop
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -112,8 +114,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--log-level", default="info")
     given = parser.parse_args(arguments)
     configure(given.log_level)
+    gc.freeze()  # what was imported stays as long as we do
     try:
-        asyncio.run(_until_signal(given))
+        uvloop.run(_until_signal(given))
     except OSError as error:
         print(f"cluster_operator: {error}", file=sys.stderr)
         return 1

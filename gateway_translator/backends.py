@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -89,13 +90,7 @@ class BackendResolver:
 
     def _with_tls(self, service: tuple[str, str], port: ServicePort, protocol: Protocol) -> Cluster:
         where = f"{service[0]}/{service[1]}/{port.port}"
-        plain = Cluster(
-            name=f"{where}/{protocol}",
-            origin=ObjectRef("Service", *service),
-            port=port.port,
-            endpoints=f"{where}/{protocol}",
-            protocol=protocol,
-        )
+        plain = _plain(*service, port.port, protocol)
         if protocol in {Protocol.TCP, Protocol.UDP}:
             return plain
         policy = policy_for(self.reader, service, port)
@@ -114,6 +109,13 @@ class BackendResolver:
         name = f"{plain.name}/tls:{policy.name}" + (f"/as:{certificate}" if certificate else "")
         tls = dataclasses.replace(reading.tls, client_certificate=certificate)
         return dataclasses.replace(plain, name=name, endpoints=name, tls=tls)
+
+
+@functools.lru_cache(maxsize=4096)
+def _plain(namespace: str, name: str, port: int, protocol: Protocol) -> Cluster:
+    """One object for all the routes that lead there."""
+    cluster = f"{namespace}/{name}/{port}/{protocol}"
+    return Cluster(cluster, ObjectRef("Service", namespace, name), port, cluster, protocol)
 
 
 def _protocol(port: ServicePort, use: Use) -> Protocol:

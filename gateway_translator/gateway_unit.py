@@ -18,7 +18,8 @@ from gateway_translator.ir import Certificate, Listener, ObjectRef, TrustBundle
 from gateway_translator.listener_tls import Material
 from gateway_translator.resources.gateway import Gateway, GatewayClass, ListenerSet
 from gateway_translator.resources.meta import Key, Object
-from gateway_translator.statuses import Status, gateway_status, listener_set_status
+from gateway_translator.status_table import StatusTable
+from gateway_translator.statuses import gateway_status, listener_set_status
 from gateway_translator.tables import Tables
 from gateway_translator.tracked import Tracked
 from gateway_translator.world import Fact, World
@@ -40,7 +41,7 @@ class Gateways:
         world: World,
         tables: Tables,
         controller: str,
-        statuses: Tracked[ObjectRef, Status],
+        statuses: StatusTable,
     ) -> None:
         self.listeners: Tracked[str, Listener] = Tracked()
         self.certificates: Tracked[str, Certificate] = Tracked()
@@ -161,7 +162,7 @@ class Gateways:
     ) -> None:
         sets = self._sets.pop(key, set())
         if compiled is None:
-            self._statuses.drop(ObjectRef(*key))
+            self._statuses.set(ObjectRef(*key), None)
         else:
             counts = {
                 (state.owner, state.spec.name): len(
@@ -169,17 +170,17 @@ class Gateways:
                 )
                 for state in compiled.listeners
             }
-            self._statuses.put(ObjectRef(*key), gateway_status(compiled, counts))
+            self._statuses.set(ObjectRef(*key), gateway_status(compiled, counts))
             self._sets[key] = set(compiled.sets)
             for owner, conditions in compiled.sets.items():
                 item = self._world.objects[owner]
                 states = [each for each in compiled.listeners if each.owner == owner]
                 status = listener_set_status(item, conditions, states, counts, compiled.programmed)
-                self._statuses.put(ObjectRef(*owner), status)
+                self._statuses.set(ObjectRef(*owner), status)
         for owner in sets - self._sets.get(key, set()):
             gone = self._world.objects.get(owner)
             if not isinstance(gone, ListenerSet) or self._parent(gone) == key:
-                self._statuses.drop(ObjectRef(*owner))
+                self._statuses.set(ObjectRef(*owner), None)
 
     def _parent(self, item: ListenerSet) -> Key:
         parent = item.spec.parent_ref

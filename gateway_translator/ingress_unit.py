@@ -21,7 +21,7 @@ from gateway_translator.ir import (
 from gateway_translator.listener_tls import Material
 from gateway_translator.resources.ingress import Ingress
 from gateway_translator.resources.meta import Key
-from gateway_translator.statuses import Status
+from gateway_translator.status_table import StatusTable
 from gateway_translator.tables import Entries, Place, Tables
 from gateway_translator.tracked import Tracked
 from gateway_translator.world import World
@@ -42,7 +42,7 @@ class Ingresses:
         tables: Tables,
         clusters: Clusters,
         gateways: Gateways,
-        statuses: Tracked[ObjectRef, Status],
+        statuses: StatusTable,
     ) -> None:
         self.problems: Tracked[ObjectRef, str] = Tracked()
         self.frontends: Tracked[Key, tuple[Key, ...]] = Tracked()
@@ -76,7 +76,7 @@ class Ingresses:
             self._dirty.add(options.frontend)
         else:
             self.problems.drop(ObjectRef(*key))
-            self._statuses.drop(ObjectRef(*key))
+            self._statuses.set(ObjectRef(*key), None)
         self._clusters.use(key, backends.clusters, backends.bundles)
         self._gateways.keep(key, compiled.material if compiled else Material())
         self._tables.place(key, _places(compiled) if compiled else {})
@@ -117,7 +117,7 @@ class Ingresses:
             self._gateways.listeners.put(name, listener)
         status = {"loadBalancer": {"ingress": [{"ip": address} for address in addresses]}}
         for key in members:
-            self._statuses.put(ObjectRef(*key), status)
+            self._statuses.set(ObjectRef(*key), status)
 
 
 def _places(compiled: CompiledIngress) -> dict[Place, Entries]:

@@ -20,10 +20,10 @@ from gateway_translator.resources.meta import Key
 from gateway_translator.resources.refs import GROUP, ParentReference
 from gateway_translator.resources.routes import Route, StreamRoute
 from gateway_translator.rivals import Rivals
-from gateway_translator.statuses import Status, route_status
+from gateway_translator.status_table import StatusTable
+from gateway_translator.statuses import route_status
 from gateway_translator.stream_routes import compile_stream
 from gateway_translator.tables import Entries, Place, Tables
-from gateway_translator.tracked import Tracked
 from gateway_translator.world import Reader, World
 
 
@@ -37,7 +37,7 @@ class Routes:
         clusters: Clusters,
         mesh: Mesh,
         gateways: Gateways,
-        statuses: Tracked[ObjectRef, Status],
+        statuses: StatusTable,
         controller: str,
         regex: RegexError,
     ) -> None:
@@ -66,7 +66,7 @@ class Routes:
         route = self._world.objects.get(key)
         if not isinstance(route, Route):
             self._world.forget(key)
-            self._statuses.drop(ObjectRef(*key))
+            self._statuses.set(ObjectRef(*key), None)
             self._take_out(key)
             return self._rivals.settle(key)
         reader = self._world.reader(key)

@@ -27,9 +27,9 @@ from gateway_translator.resources.gateway import GatewayClass
 from gateway_translator.resources.meta import Key, Object
 from gateway_translator.resources.policies import BackendTlsPolicy
 from gateway_translator.route_unit import Routes
+from gateway_translator.status_table import StatusTable
 from gateway_translator.statuses import Status, class_status, policy_status
 from gateway_translator.tables import Tables
-from gateway_translator.tracked import Tracked
 from gateway_translator.world import World
 
 CONTROLLER = "sidegate.io/gateway-controller"
@@ -56,7 +56,7 @@ class Translator:
     def __init__(self, controller: str = CONTROLLER, regex: RegexError = regex_error) -> None:
         self._controller = controller
         self._world = World()
-        self._statuses: Tracked[ObjectRef, Status] = Tracked()
+        self._statuses = StatusTable()
         self._tables = Tables()
         self._clusters = Clusters(self._world)
         self._mesh = Mesh(self._world, self._tables)

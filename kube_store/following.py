@@ -71,7 +71,11 @@ class Following:
         found: dict[ResourceKey, tuple[Resource, int]] = {}
         while True:
             answer, size = await self._client.request(
-                "GET", watched.path, query, accept=watched.accept("List"), seconds=_ANSWER_SECONDS
+                "GET",
+                watched.path,
+                query,
+                accept=watched.accept(listed=True),
+                seconds=_ANSWER_SECONDS,
             )
             self.received += size
             version = version_of(answer)
@@ -102,7 +106,9 @@ class Following:
             "watch": "1", "allowWatchBookmarks": "true", "resourceVersion": str(self._newest),
             "timeoutSeconds": str(random.randint(*_WATCH_SECONDS)),  # noqa: S311
         }  # fmt: skip
-        opened = self._client.watch(watched.path, query, watched.accept(""), _SILENCE_SECONDS)
+        opened = self._client.watch(
+            watched.path, query, watched.accept(listed=False), _SILENCE_SECONDS
+        )
         async with opened as stream:
             began = loop.time()
             steady = loop.call_later(_STEADY_SECONDS, self._well)

@@ -65,7 +65,7 @@ _REFERRED = (
 def _watched(trim: Trim) -> list[Watched]:
     return [
         Watched(
-            kind, version, plural(kind), optional=version != _NETWORKING, trim=trim,
+            kind, version, plural(kind), optional=version != _NETWORKING, trim=trim, packed=True,
             remedy=_REMEDY if kind in _NEEDED else "",
         )
         for kind, version in KINDS.items()

@@ -13,6 +13,7 @@ from kube_store.back_off import BackOff
 from kube_store.kube_client import (
     CONNECTION_ERRORS,
     MERGE_PATCH,
+    METADATA,
     KubeClient,
     KubeError,
     resource_path,
@@ -49,7 +50,11 @@ async def patch_status(client: KubeClient, target: StatusTarget, status: Status)
     """
     try:
         await client.request(
-            "PATCH", target.path, body={"status": status}, content_type=MERGE_PATCH
+            "PATCH",
+            target.path,
+            body={"status": status},
+            content_type=MERGE_PATCH,
+            accept=METADATA,  # the answer would repeat all that the object says
         )
     except KubeError as error:
         if error.status == 404:
@@ -61,12 +66,13 @@ async def patch_status(client: KubeClient, target: StatusTarget, status: Status)
 class StatusWriter:
     """Of several words on one object while it is written only the last one follows.
 
-    What was written is not written again. What is refused is tried again with back-off, unless the
+    What was written is not written again, unless ``remember`` is False: whoever puts it knows what
+    an object has. What is refused is tried again with back-off, unless the
     API server says that it will never do; what is unreachable is tried until it is reached.
     """
 
-    def __init__(self, client: KubeClient, concurrency: int = 4) -> None:
-        self._client = client
+    def __init__(self, client: KubeClient, concurrency: int = 4, remember: bool = True) -> None:
+        self._client, self._remember = client, remember
         self._slots = asyncio.Semaphore(concurrency)
         self._wanted: dict[StatusTarget, Status] = {}
         self._written: dict[StatusTarget, Status] = {}
@@ -120,7 +126,10 @@ class StatusWriter:
             if not found and self._wanted.get(target) is status:
                 self.forget(target)
         if self._wanted.get(target) is status:  # no newer word, not forgotten meanwhile
-            self._written[target] = status
+            if self._remember:
+                self._written[target] = status
+            else:
+                del self._wanted[target]
         return 0.0
 
     @staticmethod

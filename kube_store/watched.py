@@ -8,14 +8,13 @@ from typing import Any
 
 import structlog
 
-from kube_store.kube_client import JSON, resource_path
+from kube_store.kube_client import JSON, METADATA, METADATA_LIST, resource_path
 from kube_store.resource import Resource, identify
 
 log = structlog.get_logger(__name__)
 
 Trim = Callable[[dict[str, Any]], dict[str, Any]]
 
-_METADATA = "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1," + JSON
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 
@@ -26,7 +25,8 @@ class Corrupt(ValueError):
 @dataclass(frozen=True, slots=True)
 class Watched:
     """One kind. ``optional``: a CRD that may come later, by ``remedy``; none: it may as well stay
-    away, which is no trouble. ``trim`` keeps what is needed."""
+    away, which is no trouble. ``trim`` keeps what is needed. ``packed``: as
+    :meth:`Resource.packed`."""
 
     kind: str
     group_version: str
@@ -37,6 +37,7 @@ class Watched:
     optional: bool = False
     remedy: str = "the operator installs the CRDs: is it running?"
     trim: Trim = lambda manifest: manifest
+    packed: bool = False
 
     @property
     def path(self) -> str:
@@ -62,9 +63,11 @@ class Watched:
         both = {"fieldSelector": self.field_selector, "labelSelector": self.label_selector}
         return {name: value for name, value in both.items() if value}
 
-    def accept(self, suffix: str) -> str:
-        """The Accept header; ``suffix`` is "List" for a list, nothing for a watch."""
-        return _METADATA.format(suffix) if self.metadata_only else JSON
+    def accept(self, listed: bool) -> str:
+        """The Accept header of a list, or of a watch."""
+        if not self.metadata_only:
+            return JSON
+        return METADATA_LIST if listed else METADATA
 
     def resource(self, manifest: dict[str, Any]) -> Resource | None:
         """None, and an error in the log, for what has no key.
@@ -79,7 +82,8 @@ class Watched:
         if key is None:
             log.error("object left out", resource=self.plural, error="; ".join(map(str, errors)))
             return None
-        return Resource(key, self.trim(manifest), "kube-apiserver")
+        made = Resource(key, self.trim(manifest), "kube-apiserver")
+        return made.packed() if self.packed else made
 
 
 def version_of(manifest: Any) -> int:

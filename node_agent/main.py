@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import sys
 
@@ -23,6 +24,7 @@ def run(config: AgentConfig, log_level: str = "info") -> int:
     runs it starts it anew, and it takes over what it left."""
     configure(log_level)
     config.run_dir.mkdir(parents=True, exist_ok=True)
+    gc.freeze()  # what was imported stays as long as we do
     try:
         uvloop.run(_until_signal(config))
     except (AlreadyRunning, OSError) as error:

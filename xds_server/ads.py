@@ -90,6 +90,7 @@ class AdsService(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: igno
                     self.on_answer()
                 for response in responses:
                     self._counters["xds_responses"] += 1
+                    self._counters["xds_bytes"] += response.ByteSize()
                     yield response
         finally:
             reader.cancel()

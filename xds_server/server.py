@@ -27,7 +27,7 @@ class XdsServer:
     """Carries resources to Envoy and policies to its module, verdicts back.
 
     All methods belong to the event loop's thread. ``counters`` only ever rise: `policy_messages`,
-    `policy_bytes`, `policy_nacks`, `xds_responses`, `xds_nacks`, `verdict_batches`,
+    `policy_bytes`, `policy_nacks`, `xds_responses`, `xds_bytes`, `xds_nacks`, `verdict_batches`,
     `verdict_records`, `verdicts_lost`.
     """
 

@@ -14,8 +14,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
-from kubernetes.aio.client import ApiClient, Configuration
 
+from kube_store.kube_access import Access, Headers, nobody
 from kube_store.kube_client import KubeClient
 
 Manifest = dict[str, Any]
@@ -102,9 +102,8 @@ class FakeApiServer:
             await self._runner.cleanup()
         self._runner = None
 
-    def client(self) -> KubeClient:
-        configuration = Configuration(host=f"http://127.0.0.1:{self._port}")
-        return KubeClient(ApiClient(configuration))
+    def client(self, headers: Headers = nobody) -> KubeClient:
+        return KubeClient(Access(f"http://127.0.0.1:{self._port}", headers=headers))
 
     def change(self, path: str, *manifests: Manifest, deleted: tuple[str, ...] = ()) -> None:
         """New or changed objects, and names of the namespace default that go: in one write.

@@ -36,7 +36,9 @@ class ApiServer:
         self._store = store
         self.written = 0
 
-    async def request(self, _: str, path: str, body: Any, content_type: str) -> tuple[Any, int]:
+    async def request(
+        self, _: str, path: str, body: Any, content_type: str, accept: str
+    ) -> tuple[Any, int]:
         assert content_type.endswith("merge-patch+json")
         kind = {"gatewayclasses": "GatewayClass", "gateways": "Gateway", "httproutes": "HTTPRoute"}
         plural, name = path.split("/")[-3:-1]

@@ -7,15 +7,16 @@ import functools
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
-from kubernetes.aio.config import ConfigException
 
-from kube_store import following
+from kube_store import following, kube_access
 from kube_store.back_off import BackOff
 from kube_store.kube import Watched
+from kube_store.kube_access import Headers, nobody
 from kube_store.resource import Resource, ResourceKey
 from tests.unit.fake_api_server import (
     FakeApiServer,
@@ -67,8 +68,10 @@ def image(resource: Resource) -> str:
 class Rig(Following):
     """Of pods, or of what is given."""
 
-    def __init__(self, server: FakeApiServer, *watched: Watched) -> None:
-        super().__init__(server.client(), image, *(watched or [Watched("Pod", "v1", "pods")]))
+    def __init__(self, server: FakeApiServer, *watched: Watched, headers: Headers = nobody) -> None:
+        super().__init__(
+            server.client(headers), image, *(watched or [Watched("Pod", "v1", "pods")])
+        )
         self.server = server
 
     async def watching(self) -> None:
@@ -300,18 +303,21 @@ async def test_revoked_rights_leave_what_is_known(rig: Rig) -> None:
     await until(lambda: not rig.errors())
 
 
-async def test_a_token_that_is_being_replaced_is_waited_for(rig: Rig) -> None:
-    def no_token(_: Any) -> None:
-        raise ConfigException("Token file exists but empty.")
-
-    configuration: Any = rig.client._api.configuration
-    configuration.api_key["BearerToken"] = "bearer t"
-    configuration.refresh_api_key_hook = no_token
-    rig.server.end_watches()
-    await until(lambda: "no credentials: Token file exists but empty" in rig.errors())
-    configuration.refresh_api_key_hook = None
-    rig.server.change(PODS, pod("c"))
+async def test_a_token_that_is_being_replaced_is_waited_for(
+    server: FakeApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kube_access, "_TOKEN_SECONDS", 0)
+    file = tmp_path / "token"
+    file.write_text("t")
+    rig = Rig(server, headers=kube_access.TokenFile(file))
+    await rig.watching()
+    file.write_text("")
+    server.end_watches()
+    await until(lambda: f"no credentials: {file} is empty" in rig.errors())
+    file.write_text("u")
+    server.change(PODS, pod("c"))
     await until(lambda: "c=1" in rig.names())
+    await rig.close()
 
 
 def policy(name: str) -> Manifest:
