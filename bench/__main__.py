@@ -17,7 +17,7 @@ from rich.table import Table
 from bench import cases, cluster, cni, services
 from bench.figures import Figure, write
 from bench.gateway import changes
-from bench.mesh import change, memory, rig, streams, traffic
+from bench.mesh import change, rig, sidecar, streams, traffic
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
 ALL: dict[str, Callable[[], Sequence[Figure]]] = {
@@ -38,7 +38,7 @@ IN_MESH: dict[str, Callable[[rig.Mesh], Sequence[Figure]]] = {
     "mesh-rules": traffic.rules,
     "mesh-latency": change.latency,
     "mesh-idle": change.idle,
-    "mesh-memory": memory.sidecar,
+    "mesh-sidecar": sidecar.idle,
 }
 
 
