@@ -25,7 +25,7 @@ test: build build/cluster lint ## all tests: real kernel, Envoy, broker, Kuberne
 	@cargo test --locked --quiet --manifest-path cni_plugin/Cargo.toml --target-dir $(SIDEGATE_CACHE)/cargo-target
 	@$(PY) -m pytest $(TEST_ARGS)
 
-conformance: build build/cluster ## the official suite of the Gateway API, against the report that is kept
+conformance: build build/cluster ## of the tests, the official suite of the Gateway API
 	@$(PY) -m pytest -m conformance tests/system $(TEST_ARGS)
 
 test-unit: build ## the fast tests
