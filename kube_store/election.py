@@ -31,6 +31,11 @@ class Terms:
 
 CALM = Terms()
 QUICK = Terms(lease=2, renew=1.5, retry=0.4)  # another leads within 3 s
+_SPREAD = 0.2  # of the pause between two questions: not all that wait ask at one moment
+
+
+async def _nothing() -> None:
+    pass
 
 
 class Election:
@@ -44,15 +49,26 @@ class Election:
         self._collection = resource_path("coordination.k8s.io/v1", "leases", namespace)
         self._path = f"{self._collection}/{name}"
         self._seen: tuple[Any, float] = (None, 0.0)  # a holder's last renewal, and when we saw it
+        self._heard = 0.0  # when the API server answered last
+        self._other = False
         self.leads = False
 
-    async def run(self, lead: Callable[[], Awaitable[None]]) -> None:
-        """Until cancelled; the Lease is given up then."""
+    async def run(
+        self,
+        lead: Callable[[], Awaitable[None]],
+        follow: Callable[[], Awaitable[None]] = _nothing,
+    ) -> None:
+        """Until cancelled; the Lease is given up then.
+
+        ``follow`` is awaited whenever the API server was asked and another holds the Lease: while
+        it cannot be asked, nobody knows.
+        """
         try:
             while True:
                 while not await self._acquire():
-                    pause = self._terms.retry * random.uniform(1, 1.2)  # noqa: S311
-                    await asyncio.sleep(pause)
+                    if self._other:
+                        await follow()
+                    await asyncio.sleep(self._pause())
                 log.info("this one leads now", lease=self._name, identity=self._identity)
                 await self._hold(lead)
                 log.warning("this one leads no more", lease=self._name, identity=self._identity)
@@ -61,34 +77,50 @@ class Election:
                 await self._release()
 
     async def _hold(self, lead: Callable[[], Awaitable[None]]) -> None:
-        self.leads, renewed = True, time.monotonic()
+        self.leads, until = True, time.monotonic() + self._terms.renew
         work = asyncio.ensure_future(lead())
         try:
-            while time.monotonic() - renewed < self._terms.renew and not work.done():
-                await asyncio.wait([work], timeout=self._terms.retry)
-                if await self._acquire():
-                    renewed = time.monotonic()
+            while (left := until - time.monotonic()) > 0 and not work.done():
+                await asyncio.wait([work], timeout=min(self._terms.retry, left))
+                asked = time.monotonic()
+                # An answer that is late says of a time that is over.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(until - asked):
+                        if await self._acquire():
+                            until = asked + self._terms.renew
         finally:
             await cancelled(work)
         self.leads = False
 
+    def _pause(self) -> float:
+        """Until the Lease is asked for again: no later than when it is over, if it is another's."""
+        pause = self._terms.retry * random.uniform(1, 1.2)  # noqa: S311
+        if not self._other:
+            return pause
+        left = self._seen[1] + self._terms.lease - time.monotonic()
+        return min(pause, max(left, 0) + pause * _SPREAD)
+
     async def _acquire(self) -> bool:
         """Whether the Lease is ours now."""
+        self._other = False
         try:
             lease, _ = await self._client.request("GET", self._path, seconds=self._terms.retry * 2)
         except KubeError as error:
             return error.status == 404 and await self._write(None)
         except CONNECTION_ERRORS:
             return False
+        now = time.monotonic()
         spec = lease.get("spec") or {}
         holder = spec.get("holderIdentity") or ""
         renewal = (holder, spec.get("renewTime"))
-        if renewal != self._seen[0]:
-            self._seen = (renewal, time.monotonic())  # by our clock: theirs may be another
-        is_over = time.monotonic() - self._seen[1] > self._terms.lease
-        if holder and holder != self._identity and not is_over:
-            return False
-        return await self._write(lease)
+        # Times are by our clock: the holder's may be another. Nobody could renew what nobody could
+        # ask for: after such a time the holder has the first turn.
+        if renewal != self._seen[0] or now - self._heard > self._terms.lease:
+            self._seen = (renewal, now)
+        self._heard = now
+        is_over = now - self._seen[1] > self._terms.lease
+        self._other = bool(holder) and holder != self._identity and not is_over
+        return not self._other and await self._write(lease)
 
     async def _write(self, lease: dict[str, Any] | None, holder: str | None = None) -> bool:
         """False where somebody was quicker: the resourceVersion is a precondition."""

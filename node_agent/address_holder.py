@@ -22,45 +22,55 @@ log = structlog.get_logger(__name__)
 LEASE = "sidegate-gateway-addresses"
 _AGAIN_SECONDS = 30.0  # neighbours that missed it are told again
 _RETRY_SECONDS = 1.0
+_SUCCESSION_SECONDS = 1.0  # until another that asks every QUICK.retry has told the neighbours
 
 Addresses = frozenset[Address]
 
 
 class AddressHolder:
-    """An agent that ends gives them up; one that is killed leaves them to its Envoy, which serves
-    on, until the next agent of the node."""
+    """Addresses that are on this node go when it is known that another holds the Lease, or with the
+    agent. While the API server cannot be asked they stay, silently: no other can have them then,
+    or it has told the neighbours. An agent that is killed leaves them to its Envoy, which serves
+    on, and to the next agent of the node.
+    """
 
     def __init__(self, config: AgentConfig, client: KubeClient, gateways: Gateways) -> None:
         self._devices, self._gateways = config.devices, gateways
         self._election = Election(client, config.namespace, LEASE, config.node, QUICK)
+        self._may_have = True  # of an agent before us
 
     async def run(self) -> None:
         """Until cancelled."""
-        await self._release()  # of an agent before us, which holds no Lease any more
-        await self._election.run(self._hold)
+        try:
+            await self._election.run(self._hold, self._release)
+        finally:
+            if self._may_have:
+                await asyncio.sleep(_SUCCESSION_SECONDS)
+                await self._release()
 
     async def _hold(self) -> None:
         held: Addresses = frozenset()
-        try:
-            while True:
-                self._gateways.readdressed.clear()
-                wanted = self._gateways.addresses
-                try:
-                    await asyncio.to_thread(_realise, held, wanted, self._devices)
-                    held, pause = wanted, _AGAIN_SECONDS
-                except (NetlinkError, OSError) as error:
-                    log.error("addresses of Gateways cannot be held", error=str(error))
-                    pause = _RETRY_SECONDS
-                try:
-                    await asyncio.wait_for(self._gateways.readdressed.wait(), pause)
-                except TimeoutError:
-                    held = frozenset()
-        finally:
-            await self._release()
+        self._may_have = True
+        while True:
+            self._gateways.readdressed.clear()
+            wanted = self._gateways.addresses
+            try:
+                await asyncio.to_thread(_realise, held, wanted, self._devices)
+                held, pause = wanted, _AGAIN_SECONDS
+            except (NetlinkError, OSError) as error:
+                log.error("addresses of Gateways cannot be held", error=str(error))
+                pause = _RETRY_SECONDS
+            try:
+                await asyncio.wait_for(self._gateways.readdressed.wait(), pause)
+            except TimeoutError:
+                held = frozenset()
 
     async def _release(self) -> None:
+        if not self._may_have:
+            return
         try:
             await asyncio.to_thread(announce.release_others, frozenset())
+            self._may_have = False
         except NetlinkError as error:
             log.error("addresses of Gateways cannot be given up", error=str(error))
 

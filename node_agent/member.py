@@ -16,6 +16,7 @@ from kube_store.kube_client import KubeClient
 from kube_store.resource import ResourceKey, SourceError
 from kube_store.shared import NODE_LABEL, SLICE
 from kube_store.store import Change, Store
+from kube_store.tasks import cancelled
 from node_agent.address_holder import AddressHolder
 from node_agent.cluster import Cluster, watched
 from node_agent.config import AgentConfig
@@ -96,12 +97,14 @@ class Member:
             jobs.append(self.services.run())
         else:
             log.warning("Services are not translated: --node-cgroup is not given")
-        tasks = [asyncio.create_task(each) for each in jobs]
+        tasks = [self._following, *map(asyncio.create_task, jobs)]
         try:
-            await asyncio.gather(self._following, *tasks)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for task in done:
+                task.result()
         finally:
-            for task in [self._following, *tasks]:
-                task.cancel()
+            # Before the client goes: who holds a Lease gives it up.
+            await asyncio.gather(*map(cancelled, tasks), return_exceptions=True)
             await self._client.close()
 
     async def announced(self) -> None:

@@ -14,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+from datapath import announce
 from datapath.facade import Datapath, DatapathConfig
 from l7_proxy_ext.process import Detached
 from node_agent import cni_config
@@ -83,6 +84,7 @@ def remove(run_dir: Path, bpffs: Path, cni: Path | None, seconds: float = _AGENT
         if envoy:
             asyncio.run(envoy.terminate())
         Datapath(DatapathConfig(bpffs)).destroy()
+        announce.release_others(frozenset())
         # Not ipam/: pods that run on still have their addresses.
         for name in ("envoy", "state"):
             shutil.rmtree(run_dir / name, ignore_errors=True)

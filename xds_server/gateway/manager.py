@@ -22,6 +22,7 @@ from xds_server.resources import duration, packed
 
 _REQUEST_HEADERS_SECONDS = 60  # a client that sends its headers byte by byte holds nothing longer
 _UPGRADES = ("websocket",)
+_SERVER = "sidegate"
 
 
 def connection_manager(table: str, quic: bool = False) -> Any:
@@ -43,7 +44,9 @@ def connection_manager(table: str, quic: bool = False) -> Any:
         # The client's address is the connection's, and goes on in x-forwarded-for.
         use_remote_address=BoolValue(value=True),
         normalize_path=BoolValue(value=True),
-        server_header_transformation=hcm.HttpConnectionManager.PASS_THROUGH,
+        # A backend's own name stays; what answers without one is an origin server to clients.
+        server_name=_SERVER,
+        server_header_transformation=hcm.HttpConnectionManager.APPEND_IF_ABSENT,
         generate_request_id=BoolValue(value=False),
         preserve_external_request_id=True,
         # Timeouts are the routes' matter.
