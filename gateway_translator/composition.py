@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gateway_translator.compiled import CompiledRoute
+from gateway_translator.gateway_options import Exposure
 from gateway_translator.hostnames import ANY, owner
 from gateway_translator.ir import (
     FilterChain,
@@ -73,6 +74,7 @@ def compose(
     listeners: Sequence[ListenerState],
     plans: Mapping[int, PortPlan],
     attached: Mapping[ListenerId, Mapping[Key, tuple[CompiledRoute, tuple[str, ...]]]],
+    reached: Exposure,
 ) -> list[Listener]:
     """``attached``: routes of listeners with the hostnames that they have there."""
     found = []
@@ -107,6 +109,7 @@ def compose(
                 transport=Transport(transport),
                 chains=tuple(chains),
                 http3=http3,
+                node_port=reached.node_port(port) if reached.on_nodes else 0,
             )
         )
     return found

@@ -34,7 +34,7 @@ def attachable(gateway: Key) -> Fact:
 
 
 class Gateways:
-    """Those of classes of ours."""
+    """Those of classes of ours. ``on_nodes``: those that need no address."""
 
     def __init__(
         self,
@@ -46,6 +46,7 @@ class Gateways:
         self.listeners: Tracked[str, Listener] = Tracked()
         self.certificates: Tracked[str, Certificate] = Tracked()
         self.bundles: Tracked[str, TrustBundle] = Tracked()
+        self.on_nodes: Tracked[Key, bool] = Tracked()
         self.compiled: dict[Key, CompiledGateway] = {}
         self.plans: dict[Key, dict[int, PortPlan]] = {}
         self._world, self._tables = world, tables
@@ -83,8 +84,9 @@ class Gateways:
                 and class_condition(found, reader).status
             ):
                 addresses = self._addresses.get(key, NO_ADDRESSES)
-                compiled = compile_gateway(gateway, addresses, reader)
+                compiled = compile_gateway(gateway, found, addresses, reader)
         self._dirty.add(key)
+        self.on_nodes.set(key, (compiled is not None and compiled.exposure.on_nodes) or None)
         if compiled is None:
             self.compiled.pop(key, None)
         else:
@@ -130,6 +132,7 @@ class Gateways:
                 compiled.listeners,
                 self.plans.get(key, {}),
                 attached,
+                compiled.exposure,
             )
             listeners = {each.name: each for each in composed}
         for old in [n for n in self.listeners.current if n.startswith(f"{name}/")]:

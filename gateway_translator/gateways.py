@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from gateway_translator.conditions import Condition, bad, good
+from gateway_translator.gateway_options import (
+    BadParametersError,
+    Exposure,
+    exposure,
+    exposure_of_class,
+)
 from gateway_translator.listener_tls import Material, resolve_tls
 from gateway_translator.listeners import ListenerState, selects, states
-from gateway_translator.resources.core import ConfigMap
 from gateway_translator.resources.gateway import Gateway, GatewayClass, ListenerSet
 from gateway_translator.resources.meta import Key
-from gateway_translator.resources.refs import ObjectReference
 from gateway_translator.secrets import UnusableError, certificate
 from gateway_translator.world import Reader
 
@@ -25,7 +29,10 @@ class Addresses:
 
 @dataclass(slots=True)
 class CompiledGateway:
-    """``conditions``: of the Gateway. ``sets``: those of all ListenerSets that refer to it."""
+    """``conditions``: of the Gateway. ``sets``: those of all ListenerSets that refer to it.
+
+    ``addresses``: none where it is served on those of nodes.
+    """
 
     gateway: Gateway
     listeners: list[ListenerState]
@@ -33,14 +40,19 @@ class CompiledGateway:
     sets: dict[Key, list[Condition]]
     addresses: Addresses
     material: Material
+    exposure: Exposure
     client_certificate: str = ""
     attached_sets: int = 0
     programmed: Condition = field(default_factory=lambda: good("Programmed"))
     served: bool = field(default=True)
 
 
-def compile_gateway(gateway: Gateway, addresses: Addresses, reader: Reader) -> CompiledGateway:
+def compile_gateway(
+    gateway: Gateway, gateway_class: GatewayClass, addresses: Addresses, reader: Reader
+) -> CompiledGateway:
     """Of a GatewayClass of ours."""
+    reached, problem = _exposure(gateway, gateway_class, reader)
+    addresses = Addresses() if reached.on_nodes else addresses
     rejected: dict[Key, Condition] = {}
     sets: list[ListenerSet] = []
     everyone = reader.group(("sets", gateway.namespace, gateway.name), ListenerSet)
@@ -55,11 +67,12 @@ def compile_gateway(gateway: Gateway, addresses: Addresses, reader: Reader) -> C
             )
             rejected[each.key] = bad("Accepted", "NotAllowed", text)
     listeners = states(gateway, sets, reader)
+    _refuse_unreachable(listeners, reached)
     material = resolve_tls(gateway, listeners, reader)
     own = [each for each in listeners if each.owner == gateway.key]
-    accepted = _accepted(gateway, own, reader)
+    accepted = _accepted(gateway, own, reached, problem)
     client, resolved = _client_certificate(gateway, own, reader, material)
-    programmed = _programmed(accepted, own, addresses)
+    programmed = _programmed(accepted, own, addresses, reached)
     conditions = [accepted, resolved, programmed]
     if insecure := _insecure(gateway):
         conditions.append(insecure)
@@ -76,6 +89,7 @@ def compile_gateway(gateway: Gateway, addresses: Addresses, reader: Reader) -> C
         verdicts,
         addresses,
         material,
+        reached,
         client,
         served=accepted.status,
     )
@@ -84,12 +98,32 @@ def compile_gateway(gateway: Gateway, addresses: Addresses, reader: Reader) -> C
     return compiled
 
 
-def _accepted(gateway: Gateway, own: list[ListenerState], reader: Reader) -> Condition:
-    infrastructure = gateway.spec.infrastructure
-    if infrastructure and infrastructure.parameters_ref:
-        ref = infrastructure.parameters_ref
-        if problem := parameters_problem(ref, gateway.namespace, reader):
-            return bad("Accepted", "InvalidParameters", problem)
+def _exposure(
+    gateway: Gateway, gateway_class: GatewayClass, reader: Reader
+) -> tuple[Exposure, str]:
+    """With what is wrong with its parameters."""
+    try:
+        return exposure(gateway, gateway_class, reader), ""
+    except BadParametersError as error:
+        return Exposure(), str(error)
+
+
+def _refuse_unreachable(listeners: list[ListenerState], reached: Exposure) -> None:
+    for each in listeners if reached.on_nodes else ():
+        if each.accepted.status and not reached.node_port(each.spec.port):
+            text = f"service-type NodePort: the parameters have no node-port-{each.spec.port}"
+            each.accepted = bad("Accepted", "PortUnavailable", text)
+
+
+def _accepted(
+    gateway: Gateway, own: list[ListenerState], reached: Exposure, problem: str
+) -> Condition:
+    """``problem``: of its parameters."""
+    if problem:
+        return bad("Accepted", "InvalidParameters", problem)
+    if gateway.spec.addresses and reached.on_nodes:
+        text = "addresses: its service-type is served on those of nodes; leave addresses away"
+        return bad("Accepted", "UnsupportedAddress", text)
     for address in gateway.spec.addresses:
         if address.type != "IPAddress":
             text = f"addresses: type {address.type} is not supported; use IPAddress"
@@ -101,20 +135,12 @@ def _accepted(gateway: Gateway, own: list[ListenerState], reader: Reader) -> Con
     return Condition("Accepted", len(broken) < len(own), "ListenersNotValid", text)
 
 
-def parameters_problem(ref: ObjectReference, namespace: str, reader: Reader) -> str:
-    """Empty if it refers to a ConfigMap that is there."""
-    namespace = ref.namespace or namespace
-    if (ref.group, ref.kind) != ("", "ConfigMap"):
-        return f"parametersRef: {ref.group}/{ref.kind} is not supported; refer to a ConfigMap"
-    if reader.get(("ConfigMap", namespace, ref.name), ConfigMap) is None:
-        return f"parametersRef: ConfigMap {namespace}/{ref.name} does not exist"
-    return ""
-
-
 def class_condition(gateway_class: GatewayClass, reader: Reader) -> Condition:
-    ref = gateway_class.spec.parameters_ref
-    problem = parameters_problem(ref, "default", reader) if ref else ""
-    return bad("Accepted", "InvalidParameters", problem) if problem else good("Accepted")
+    try:
+        exposure_of_class(gateway_class, reader)
+    except BadParametersError as error:
+        return bad("Accepted", "InvalidParameters", str(error))
+    return good("Accepted")
 
 
 def _client_certificate(
@@ -139,13 +165,15 @@ def _client_certificate(
     return name, good("ResolvedRefs")
 
 
-def _programmed(accepted: Condition, own: list[ListenerState], addresses: Addresses) -> Condition:
+def _programmed(
+    accepted: Condition, own: list[ListenerState], addresses: Addresses, reached: Exposure
+) -> Condition:
     if not accepted.status:
         return bad("Programmed", "Invalid", "the Gateway is not accepted")
     if addresses.unusable:
         text = f"cannot be had: {', '.join(addresses.unusable)}; ask for others in spec.addresses"
         return bad("Programmed", "AddressNotUsable", text)
-    if not addresses.assigned:
+    if not addresses.assigned and not reached.on_nodes:
         text = "no address yet; see the address pools of the operator"
         return bad("Programmed", "AddressNotAssigned", text)
     if not any(each.served for each in own):

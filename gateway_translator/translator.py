@@ -40,6 +40,7 @@ class Output:
     """What followed from one batch. ``statuses``: None where there is nothing of ours to say.
 
     ``problems``: objects that could not be read, with the error; empty once they can.
+    ``on_nodes``: Gateways that need no address from now on; None: they do.
     ``frontends``: what has addresses for Ingresses (one of them, or an IngressClass), and the
     Ingresses that are served there now; None: nobody is.
     """
@@ -48,6 +49,7 @@ class Output:
     statuses: Mapping[ObjectRef, Status | None] = field(default_factory=dict)
     problems: Mapping[ObjectRef, str] = field(default_factory=dict)
     frontends: Mapping[Key, tuple[Key, ...] | None] = field(default_factory=dict)
+    on_nodes: Mapping[Key, bool | None] = field(default_factory=dict)
 
 
 class Translator:
@@ -162,8 +164,8 @@ class Translator:
             self._policy(key)
         for ref, problem in self._ingresses.problems.take().items():
             problems.setdefault(ref, problem or "")
-        frontends = self._ingresses.frontends.take()
-        return Output(self._delta(), self._statuses.take(), problems, frontends)
+        frontends, on_nodes = self._ingresses.frontends.take(), self._gateways.on_nodes.take()
+        return Output(self._delta(), self._statuses.take(), problems, frontends, on_nodes)
 
     def _class(self, key: Key) -> None:
         found = self._world.objects.get(key)

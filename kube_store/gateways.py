@@ -9,6 +9,7 @@ from gateway_translator.gateways import Addresses
 from gateway_translator.translator import Output, Translator
 from kube_store.gateway_addresses import AddressSource, Key, assigned, balanced
 from kube_store.gateway_kinds import KINDS, POOL, REFERRED_KINDS
+from kube_store.resource import ResourceKey
 from kube_store.store import Change, ChangeType, Store
 
 Manifest = dict[str, Any]
@@ -28,6 +29,7 @@ class GatewayObjects:
         self._pending: dict[Key, Manifest | None] = {}
         self._frontends: dict[Key, tuple[Key, ...]] = {}
         self._frontend_of: dict[Key, Key] = {}
+        self._on_nodes: set[Key] = set()
         self.translator = Translator()
         for resource in store.list():
             self._note(Change(ChangeType.ADDED, resource))
@@ -53,11 +55,15 @@ class GatewayObjects:
         ]
         upserts = [manifest for manifest in pending.values() if manifest is not None]
         deletes = [key for key, manifest in pending.items() if manifest is None]
-        outputs.append(self.translator.apply(upserts, deletes))
+        outputs.append(applied := self.translator.apply(upserts, deletes))
+        outputs += [
+            self.translator.set_addresses(key[1], key[2], self._moved(key, bool(on_nodes)))
+            for key, on_nodes in applied.on_nodes.items()
+        ]
         outputs += [
             self.translator.set_addresses(namespace, name, addresses, kind)
             for (kind, namespace, name), addresses in self._frontends_readdressed(
-                pending, outputs[-1].frontends
+                pending, applied.frontends
             ).items()
         ]
         return outputs
@@ -84,18 +90,31 @@ class GatewayObjects:
         known = self._store.list("Gateway") if _concerns_all(pending) else []
         # Who has an address keeps it, before others are given any.
         for resource in sorted(known, key=lambda each: not assigned(each.manifest)):
-            found[resource.key.namespace, resource.key.name] = self._addresses.gateway(
-                resource.manifest
-            )
+            found[resource.key.namespace, resource.key.name] = self._of_gateway(resource.manifest)
         for kind, namespace, name in pending:
             if kind != "Gateway" or (namespace, name) in found:
                 continue
             manifest = pending[kind, namespace, name]
             if manifest is not None:
-                found[namespace, name] = self._addresses.gateway(manifest)
+                found[namespace, name] = self._of_gateway(manifest)
             else:
                 self._addresses.gone((kind, namespace, name))
         return found
+
+    def _of_gateway(self, manifest: Mapping[str, Any]) -> Addresses:
+        metadata = manifest["metadata"]
+        key = ("Gateway", metadata.get("namespace") or "default", metadata["name"])
+        return Addresses() if key in self._on_nodes else self._addresses.gateway(manifest)
+
+    def _moved(self, key: Key, on_nodes: bool) -> Addresses:
+        """Of a Gateway that is served on nodes' addresses from now on, or on its own."""
+        if on_nodes:
+            self._on_nodes.add(key)
+            self._addresses.gone(key)
+            return Addresses()
+        self._on_nodes.discard(key)
+        found = self._store.get(ResourceKey(*key))
+        return self._addresses.gateway(found.manifest) if found else Addresses()
 
     def _frontends_readdressed(
         self, pending: Mapping[Key, Any], changed: Mapping[Key, tuple[Key, ...] | None]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from gateway_translator.ingress_options import CONTROLLER
 from gateway_translator.ir import ObjectRef
 from gateway_translator.pools import Allocator
@@ -76,6 +78,10 @@ class Cluster:
         status = self.statuses[ObjectRef("Ingress", "shop", name)]
         return [each["ip"] for each in status["loadBalancer"]["ingress"]]
 
+    def of_gateway(self) -> list[str]:
+        status = self.statuses[ObjectRef("Gateway", "shop", "web")]
+        return [each["value"] for each in status["addresses"]]
+
     def bound(self) -> dict[str, tuple[str, ...]]:
         listeners = self.objects.translator.snapshot().listeners
         return {name: each.addresses for name, each in listeners.items()}
@@ -120,6 +126,32 @@ def test_from_dedicated_to_shared_and_to_ports_of_the_node() -> None:
     assert made.told("a") == []
     (served,) = made.objects.translator.snapshot().listeners.values()
     assert (served.addresses, served.node_port) == ((), 30080)
+
+
+def parameters(service_type: str) -> Manifest:
+    metadata = {"name": "reached", "namespace": "shop"}
+    data = {"service-type": service_type, "node-port-80": "30080"}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
+
+
+@pytest.mark.parametrize(("service_type", "port"), [("NodePort", 30080), ("HostNetwork", 80)])
+def test_a_gateway_moves_to_addresses_of_nodes_and_back(service_type: str, port: int) -> None:
+    ref = {"group": "", "kind": "ConfigMap", "name": "reached"}
+    web = gateway(listener("http"), infrastructure={"parametersRef": ref})
+    made = Cluster(gateway_class(), parameters("LoadBalancer"), web)
+    assert made.of_gateway() == ["192.0.2.1"]
+    made.say(parameters(service_type))
+    assert made.of_gateway() == []
+    (served,) = made.objects.translator.snapshot().listeners.values()
+    assert (served.addresses, served.node_port) == ((), port)
+    made.say(ingress("a"))
+    assert made.told("a") == ["192.0.2.1"], "it is free again"
+    made.say(web | {"metadata": {**web["metadata"], "labels": {"any": "change"}}})
+    assert made.of_gateway() == []
+    made.say(parameters("LoadBalancer"))
+    assert made.of_gateway() == ["192.0.2.2"]
+    (_, served) = sorted(made.objects.translator.snapshot().listeners.values(), key=str)
+    assert (served.addresses, served.node_port) == (("192.0.2.2",), 0)
 
 
 def test_a_pool_that_comes_later_serves_those_that_wait() -> None:

@@ -52,7 +52,7 @@ def listeners(made: Listener) -> dict[str, Message]:
 
 def _http3(made: Listener) -> dict[str, Message]:
     chains = [c for c in made.chains if c.tls and isinstance(c.handler, HttpHandler)]
-    if not (made.http3 and made.addresses and chains):
+    if not (made.http3 and chains):
         return {}
     result = _listener(made, udp=True)
     result.name += HTTP3_SUFFIX
@@ -63,7 +63,7 @@ def _http3(made: Listener) -> dict[str, Message]:
 
 def _listener(made: Listener, udp: bool = False) -> Any:
     bound = [(each, made.port) for each in made.addresses]
-    if made.node_port and not udp:
+    if made.node_port:
         bound += [(each, made.node_port) for each in _ANY_ADDRESS]
     first, *others = (address(each, port, udp) for each, port in bound)
     return listener_pb2.Listener(
@@ -87,7 +87,8 @@ def _chain(chain: FilterChain, made: Listener) -> Any:
     if isinstance(chain.handler, HttpHandler):
         manager = connection_manager(chain.handler.table)
         if made.http3 and chain.tls:
-            manager.http_filters.insert(0, _told_of_http3(made.port))
+            port = made.port if made.addresses else made.node_port
+            manager.http_filters.insert(0, _told_of_http3(port))
         result.filters.append(_filter(_MANAGER, manager))
     else:
         result.filters.append(_tcp_proxy(chain.name, chain.handler))
