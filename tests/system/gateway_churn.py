@@ -11,14 +11,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import trustme
 
 from tests.system.sandbox_rig import Sandbox
 
-LOAD = Path(__file__).parents[1] / "peers" / "gateway_load.py"
 RATE = 20
 """Changes a second."""
 _GATEWAY_API = "gateway.networking.k8s.io/v1"
@@ -31,26 +29,39 @@ Manifest = dict[str, Any]
 
 @dataclass(frozen=True)
 class Churned:
-    """``failures`` by what was seen. ``changes`` that were made, ``ok`` requests answered 200."""
+    """``clients`` by their kind, as tests/peers/gateway_load.py says them. ``changes``: so many
+    were made."""
 
-    ok: int
-    failures: dict[str, int]
+    clients: dict[str, Manifest]
     changes: int
     seconds: float
 
+    @property
+    def ok(self) -> int:
+        return sum(each["ok"] for each in self.clients.values())
+
+    @property
+    def failures(self) -> dict[str, dict[str, int]]:
+        """By kind of client and by what was seen; empty if there were none."""
+        return {kind: seen["failures"] for kind, seen in self.clients.items() if seen["failures"]}
+
+    @property
+    def failed(self) -> int:
+        return sum(sum(kinds.values()) for kinds in self.failures.values())
+
 
 def churn(sandbox: Sandbox, seconds: float) -> Churned:
-    """Needs the pods ``shop-v1`` and ``shop-v2`` of examples/gateway."""
+    """By clients beyond the node. It needs ``shop-v1`` and ``shop-v2`` of examples/gateway."""
     ca = trustme.CA()
     pods = [sandbox.address(f"shop-v{n}", 4) for n in (1, 2)]
     sandbox.apply(*_objects(ca, pods))
     _await_ready(sandbox)
     with tempfile.NamedTemporaryFile(suffix=".pem") as trusted:
         ca.cert_pem.write_to_path(trusted.name)
-        command = [sys.executable, str(LOAD), str(seconds), "127.0.0.1", str(_HTTP), str(_HTTPS)]
-        clients = subprocess.Popen(
-            sandbox.node.inside([*command, trusted.name]), stdout=subprocess.PIPE, text=True
-        )
+        command = ["ip", "netns", "exec", sandbox.node.router_netns]
+        command += [sys.executable, "-m", "tests.peers.gateway_load", str(seconds)]
+        command += [sandbox.node.addresses[0], str(_HTTP), str(_HTTPS)]
+        clients = subprocess.Popen([*command, trusted.name], stdout=subprocess.PIPE, text=True)
         begin, made = time.monotonic(), 0
         for changed in _changes(ca, pods):
             if clients.poll() is not None:
@@ -61,7 +72,7 @@ def churn(sandbox: Sandbox, seconds: float) -> Churned:
             time.sleep(max(0.0, begin + made / RATE - time.monotonic()))
         took = time.monotonic() - begin
         said = json.loads(clients.communicate()[0])
-    return Churned(said["ok"], said["failures"], made, took)
+    return Churned(said, made, took)
 
 
 def _changes(ca: trustme.CA, pods: list[str]) -> Iterator[list[Manifest]]:

@@ -37,6 +37,13 @@ def test_no_request_fails_while_routes_certificates_and_endpoints_change(sandbox
     assert seen.failures == {}
     assert seen.ok > 500
     assert seen.changes > 50
+    assert len(seen.clients) == 8
+    for kind, client in seen.clients.items():
+        assert client["ok"] > 10, kind
+        tls, tcp = kind.startswith(("HTTP/3", "HTTP/2", "HTTP/1.1 over")), "HTTP/3" not in kind
+        assert client["alt-svc"] == (['h3=":443"; ma=86400'] if tls and tcp else ["None"]), kind
+        if tls and kind.endswith("new"):
+            assert client["certificates"] > 1, kind
 
 
 def revocable(service_namespace: str = "default") -> list[dict[str, Any]]:
