@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sandbox import processes
 from sandbox.cluster import kubectl_command
 from sandbox.control_plane import Cluster
 from sandbox.node import SANDBOX_ROOT, Node
@@ -60,8 +62,43 @@ def container_cgroup(node: Node, pod: str, container: str) -> Path:
     return node.cgroup.parents[1] / group
 
 
+def pid_of(netns: str, name: str) -> int:
+    """Of the process that runs a program by this name, or a script of it."""
+    for pid in processes.inside(netns):
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        if any(Path(word.decode()).name == name for word in words[:2]):
+            return pid
+    raise AssertionError(f"no {name} runs in {netns}")
+
+
+def agent_of(node: Node) -> int:
+    """0 while there is none."""
+    for pid in processes.inside(node.netns):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if b"sidegate\0agent\0" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return pid
+    return 0
+
+
+@contextlib.contextmanager
+def api_server_away(cluster: Cluster) -> Iterator[None]:
+    """Neither answers nor refuses: the worst way to be away."""
+    pid = pid_of(cluster.netns, "kube-apiserver")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+        eventually("ok", lambda: _ready(cluster), 60)
+
+
+def _ready(cluster: Cluster) -> str:
+    asked = kubectl(cluster, "get", "--raw", "/readyz", "--request-timeout=2s")
+    return subprocess.run(asked, check=False, capture_output=True, text=True).stdout
+
+
 def eventually(wanted: Any, ask: Any, seconds: float = 15) -> None:
     deadline = time.monotonic() + seconds
     while (seen := ask()) != wanted and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert seen == wanted
+    assert seen == wanted, f"{seen} instead of {wanted}"

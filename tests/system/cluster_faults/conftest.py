@@ -8,7 +8,6 @@ import pytest
 
 from sandbox.cluster import await_rollout, install, kubectl
 from tests.system import cluster_rig
-from tests.system.cluster_faults import shop
 from tests.system.cluster_faults.shop import (
     CLUSTER,
     ENFORCED,
@@ -42,5 +41,5 @@ def cluster() -> Iterator[None]:
 
 @pytest.fixture
 def api_server_away() -> Iterator[None]:
-    with shop.api_server_away():
+    with cluster_rig.api_server_away(CLUSTER):
         yield

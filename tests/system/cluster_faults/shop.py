@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import signal
 import subprocess
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from sandbox import processes
 from sandbox.cluster import kubectl, nodes_of
 from sandbox.control_plane import Cluster
 from sandbox.execute import NoSuchPod, command_in
 from sandbox.images import http_peer
-from tests.system.cluster_rig import eventually
 
 CLUSTER = Cluster("faults")
 NODES = nodes_of(CLUSTER, 2)
@@ -93,45 +86,8 @@ ROUTER = ("192.0.2.1", "[2001:db8::1]")
 ENFORCED = [200, 200, 403, 0]
 
 
-def pid_of(netns: str, name: str) -> int:
-    """Of the process that runs a program by this name, or a script of it."""
-    for pid in processes.inside(netns):
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        if any(Path(word.decode()).name == name for word in words[:2]):
-            return pid
-    raise AssertionError(f"no {name} runs in {netns}")
-
-
-def agent_of(node: Any) -> int:
-    """0 while there is none."""
-    for pid in processes.inside(node.netns):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            if b"sidegate\0agent\0" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                return pid
-    return 0
-
-
 def agent_says(node: Any) -> str:
     """Its status, or why it has none."""
     socket = node.root / "run/sidegate/agent.sock"
     asked = ["curl", "-s", "-m", "3", "--unix-socket", str(socket), "http://agent/v1/status"]
     return subprocess.run(asked, check=False, capture_output=True, text=True).stdout
-
-
-@contextlib.contextmanager
-def api_server_away() -> Iterator[None]:
-    """Neither answers nor refuses: the worst way to be away."""
-    pid = pid_of(CLUSTER.netns, "kube-apiserver")
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
-        eventually("ok", lambda: ready(), 60)
-
-
-def ready() -> str:
-    try:
-        return kubectl(CLUSTER, "get", "--raw", "/readyz", "--request-timeout=2s")
-    except subprocess.CalledProcessError:
-        return ""

@@ -24,7 +24,6 @@ from tests.system.cluster_faults.shop import (
     NODES,
     ROUTER,
     SYSTEM,
-    agent_of,
     apply,
     pod,
     policy,
@@ -33,7 +32,7 @@ from tests.system.cluster_faults.shop import (
     status,
     verdicts,
 )
-from tests.system.cluster_rig import eventually
+from tests.system.cluster_rig import agent_of, eventually
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(300)]
 

@@ -15,12 +15,10 @@ import pytest
 
 from sandbox.cluster import kubectl
 from tests.system import cluster_rig
-from tests.system.cluster_faults import shop
 from tests.system.cluster_faults.shop import (
     CLUSTER,
     ENFORCED,
     NODES,
-    agent_of,
     agent_says,
     answered,
     apply,
@@ -29,7 +27,7 @@ from tests.system.cluster_faults.shop import (
     status,
     verdicts,
 )
-from tests.system.cluster_rig import eventually
+from tests.system.cluster_rig import agent_of, api_server_away, eventually
 
 # Longer than any lease and any back-off of ours. Six hundred is the same test, by hand.
 OUTAGE_SECONDS = float(os.environ.get("SIDEGATE_OUTAGE_SECONDS", "30"))
@@ -123,7 +121,7 @@ def waits_for(name: str) -> str:
 
 def test_a_long_time_without_the_api_server() -> None:
     """Nothing runs out."""
-    with shop.api_server_away():
+    with api_server_away(CLUSTER):
         end = time.monotonic() + OUTAGE_SECONDS
         while time.monotonic() < end:
             assert verdicts() == ENFORCED

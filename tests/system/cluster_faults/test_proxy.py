@@ -17,12 +17,11 @@ from tests.system.cluster_faults.shop import (
     NODE_OF,
     NODES,
     address,
-    agent_of,
     agent_says,
     answered,
     verdicts,
 )
-from tests.system.cluster_rig import container_cgroup, eventually
+from tests.system.cluster_rig import agent_of, container_cgroup, eventually
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(300)]
 
