@@ -14,6 +14,7 @@ from envoy.service.discovery.v3 import ads_pb2_grpc
 
 from xds_server.cache import ResourceCache
 from xds_server.policy_stream import PolicyHub
+from xds_server.refusal_reason import reason
 from xds_server.stream import DeltaStream, SotwStream
 
 log = structlog.get_logger(__name__)
@@ -104,7 +105,7 @@ class AdsService(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: igno
                 "Envoy refused xDS resources",
                 node=client.node,
                 type=request.type_url,
-                error=request.error_detail.message,
+                error=reason(request.error_detail.message),
             )
 
     def clients(self) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from typing import Any
 from envoy.service.discovery.v3 import discovery_pb2 as discovery
 
 from xds_server.cache import ResourceCache
+from xds_server.refusal_reason import reason
 from xds_server.resources import CLUSTER_TYPE, ENDPOINT_TYPE, ROUTE_TYPE, VIRTUAL_HOST_TYPE
 
 WILDCARD = "*"
@@ -49,7 +50,7 @@ class Subscription:
             self.refused.pop(name, None)
 
     def refuse(self, offered: Mapping[str, str], message: str) -> None:
-        self.errors.update(dict.fromkeys(offered, message))
+        self.errors.update(dict.fromkeys(offered, reason(message)))
         self.refused.update(offered)
 
     def forget(self, names: Iterable[str]) -> None:

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from gateway_translator.resources.meta import Object, Struct
 from gateway_translator.resources.refs import BackendReference, ParentReference
-from gateway_translator.resources.values import HeaderName, HeaderValue, Hostname, Port
+from gateway_translator.resources.values import (
+    HeaderName,
+    HeaderValue,
+    Hostname,
+    PathValue,
+    Port,
+)
 
 
 class PathMatch(Struct, frozen=True):
     type: str = "PathPrefix"
-    value: str = "/"
+    value: PathValue = "/"
 
 
 class NamedMatch(Struct, frozen=True):
     """Of a header or query parameter."""
 
-    name: str
-    value: str
+    name: HeaderName
+    value: HeaderValue
     type: str = "Exact"
 
 

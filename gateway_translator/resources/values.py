@@ -14,5 +14,8 @@ HeaderName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9!#$%&'*+\-.^_`|~]+$", max_
 """Source: RFC 9110, 5.1."""
 
 HeaderValue = Annotated[str, Meta(pattern=r"^[^\x00\r\n]*$", max_length=4096)]
+PathValue = Annotated[str, Meta(max_length=1024)]
+"""A regular expression too: what RE2 makes of one grows with its length."""
+
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Weight = Annotated[int, Meta(ge=0, le=1_000_000)]

@@ -33,7 +33,7 @@ class Served:
     """A store whose Gateways are a real Envoy's."""
 
     def __init__(self, made: Node) -> None:
-        self.store = Store()
+        self.store, self.node = Store(), made
         self.gateways = Gateways(self.store, made.server, table=(), shared=(ADDRESS,))
 
     def say(self, *manifests: Manifest) -> None:
