@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 from tests.system.gateway_cluster.edge import ask
 
@@ -28,13 +30,15 @@ class Asking:
         self._over.set()
         self._thread.join()
 
-    def failures(self, since: float = 0.0) -> list[tuple[float, float, int]]:
-        """Those that began after that time and were not answered."""
-        return [each for each in self.tries if each[0] >= since and each[2] == 0]
+    def silence(self, since: float) -> float:
+        """The longest time after that in which nothing was answered."""
+        ends = [since, *(end for begin, end, s in self.tries if begin >= since and s)]
+        return max(b - a for a, b in pairwise([*ends, time.monotonic()]))
 
     def answered_after(self, since: float) -> float:
         """How long it took until a try that began after that time was answered; inf if none."""
-        return next((end - since for begin, end, s in self.tries if begin >= since and s), _NEVER)
+        answered = (end - since for begin, end, s in self.tries if begin >= since and s)
+        return next(answered, math.inf)
 
     def _ask(self) -> None:
         while not self._over.is_set():
@@ -42,9 +46,6 @@ class Asking:
             status = ask(self.address, self._url, seconds=_SECONDS).status
             self.tries.append((begin, time.monotonic(), status))
             time.sleep(_PAUSE_SECONDS)
-
-
-_NEVER = float("inf")
 
 
 @contextlib.contextmanager
