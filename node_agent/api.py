@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -17,12 +17,12 @@ from starlette.routing import Route
 
 from flow_observer.filter import BadFilter
 from gateway_translator.tracing import BadUrlError
+from node_agent import views
+from node_agent.agent import Agent
 from node_agent.endpoints import BadEndpoint
+from node_agent.gateways import Gateways
 from node_agent.trace import BadTrace
-
-if TYPE_CHECKING:
-    from node_agent.agent import Agent
-    from node_agent.gateways import Gateways
+from node_agent.trace_request import answer
 
 
 async def _body(request: Request) -> Any:
@@ -56,23 +56,26 @@ class Routes:
         return JSONResponse({"ok": True})
 
     async def config(self, _: Request) -> Response:
-        return JSONResponse(self._agent.pod_network())
+        cluster = self._agent.cluster
+        return JSONResponse({"pod_cidrs": list(cluster.pod_cidrs) if cluster else []})
 
     async def version(self, _: Request) -> Response:
-        return JSONResponse(self._agent.version())
+        return JSONResponse(views.version())
 
     async def status(self, _: Request) -> Response:
-        return JSONResponse(await self._agent.status())
+        return JSONResponse(await views.status(self._agent))
 
     async def metrics(self, _: Request) -> Response:
-        return PlainTextResponse(self._agent.metrics(), media_type="text/plain; version=0.0.4")
+        return PlainTextResponse(self._agent.metrics.text(), media_type="text/plain; version=0.0.4")
 
     async def endpoints(self, _: Request) -> Response:
-        return JSONResponse({"items": self._agent.endpoint_list()})
+        table = self._agent.enforcement.table
+        return JSONResponse({"items": [views.endpoint(self._agent, each) for each in table]})
 
     async def endpoint(self, request: Request) -> Response:
-        found = self._agent.endpoint_get(request.path_params["id"])
-        return JSONResponse(_required(found, f"endpoint {request.path_params['id']}"))
+        wanted = request.path_params["id"]
+        found = _required(self._agent.enforcement.table.find(wanted), f"endpoint {wanted}")
+        return JSONResponse(views.endpoint(self._agent, found))
 
     async def put_endpoint(self, request: Request) -> Response:
         body = await _body(request)
@@ -86,43 +89,47 @@ class Routes:
         return JSONResponse({})
 
     async def identities(self, _: Request) -> Response:
-        return JSONResponse({"items": self._agent.identity_list()})
+        return JSONResponse({"items": views.identities(self._agent)})
 
     async def sidecars(self, _: Request) -> Response:
-        return JSONResponse({"items": self._agent.sidecar_list()})
+        sidecars = self._agent.sidecars
+        return JSONResponse({"items": sidecars.view() if sidecars else []})
 
     async def resources(self, request: Request) -> Response:
         query = request.query_params
-        items = self._agent.resource_list(
-            query.get("kind"), query.get("namespace"), query.get("name")
-        )
-        return JSONResponse({"items": items})
+        kind = views.full_kind(query.get("kind"))
+        found = self._agent.store.list(kind, query.get("namespace"), query.get("name"))
+        return JSONResponse({"items": [views.resource(self._agent, each) for each in found]})
 
     async def apply(self, request: Request) -> Response:
         body = await _body(request)
         objects = body.get("objects") if isinstance(body, dict) else None
         if not isinstance(objects, list):
             raise HTTPException(400, "objects: a list of manifests is required")
-        return JSONResponse({"results": await self._agent.apply(objects)})
+        return JSONResponse({"results": await self._agent.objects.apply(objects)})
 
     async def delete(self, request: Request) -> Response:
         body = await _body(request)
         objects = body.get("objects") if isinstance(body, dict) else None
         if not isinstance(objects, list):
             raise HTTPException(400, "objects: a list of objects with kind and name is required")
-        return JSONResponse({"results": await self._agent.delete(objects)})
+        return JSONResponse({"results": await self._agent.objects.delete(objects)})
 
     async def pod_status(self, request: Request) -> Response:
         params = request.path_params
-        self._agent.set_pod_status(params["namespace"], params["name"], await _body(request))
+        status = await _body(request)
+        self._agent.objects.pod_status[params["namespace"], params["name"]] = status
         return JSONResponse({})
 
     async def policy(self, request: Request) -> Response:
-        wanted = request.query_params.get("endpoint")
-        return JSONResponse({"items": self._agent.policy_list(wanted)})
+        table = self._agent.enforcement.table
+        records = list(table)
+        if wanted := request.query_params.get("endpoint"):
+            records = [found] if (found := table.find(wanted)) else []
+        return JSONResponse({"items": [views.policy(self._agent, each) for each in records]})
 
     async def trace(self, request: Request) -> Response:
-        return JSONResponse(self._agent.trace(await _body(request)))
+        return JSONResponse(answer(self._agent, await _body(request)))
 
     async def gateway_status(self, _: Request) -> Response:
         return JSONResponse({"items": self._gateways().status()})
@@ -140,20 +147,24 @@ class Routes:
         return found
 
     async def maps(self, _: Request) -> Response:
-        return JSONResponse({"items": self._agent.map_list()})
+        return JSONResponse({"items": self._agent.datapath.map_list()})
 
     async def map_rows(self, request: Request) -> Response:
-        rows = self._agent.map_rows(request.path_params["name"])
-        return JSONResponse({"rows": _required(rows, f"map {request.path_params['name']}")})
+        name, member = request.path_params["name"], self._agent.member
+        if name == "services" and member and member.services:
+            return JSONResponse({"rows": member.services.rows()})
+        return JSONResponse({"rows": _required(self._agent.datapath.dump(name), f"map {name}")})
 
     async def flows(self, request: Request) -> Response:
         return _ndjson(self._agent.flows.stream(dict(request.query_params)))
 
     async def watch(self, request: Request) -> Response:
-        return _ndjson(self._agent.watch(request.query_params.get("kind")))
+        return _ndjson(self._agent.objects.watch(request.query_params.get("kind")))
 
     async def envoy(self, request: Request) -> Response:
-        return JSONResponse(await self._agent.envoy_admin(request.path_params["what"]))
+        admin = self._agent.admin
+        asked = request.path_params["what"] == "config"
+        return JSONResponse(await (admin.config_dump() if asked else admin.stats()))
 
 
 def application(agent: Agent) -> Starlette:

@@ -125,6 +125,13 @@ class EndpointTable:
     def by_address(self, address: IPv4Address | IPv6Address) -> EndpointRecord | None:
         return next((r for r in self._records.values() if address in r.addresses), None)
 
+    def find(self, text: str) -> EndpointRecord | None:
+        """By id, ``namespace/pod`` or name of a pod of namespace default."""
+        if text.isdecimal():
+            return self.get(int(text))
+        namespace, _, name = text.rpartition("/")
+        return self.by_pod(namespace or "default", name)
+
     def next_id(self) -> int:
         """The next free id, not one that was given or in use a moment ago; raises BadEndpoint
         when full."""

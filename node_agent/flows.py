@@ -6,11 +6,9 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
+from prometheus_client import CollectorRegistry
 
 from datapath.codec import Event
 from datapath.consts import DropReason, Verdict
@@ -23,9 +21,6 @@ from policy_engine.labels import format_labels
 from policy_engine.model import Direction, Protocol
 from policy_engine.trace import decide
 from sidegate_api.policy.v1 import policy_pb2 as pb
-
-if TYPE_CHECKING:
-    from node_agent.agent import Agent
 
 CAPACITY = 20_000
 
@@ -50,14 +45,14 @@ class KernelFlow:
 
 
 class Flows:
-    """The read side of the agent."""
+    """The read side of the agent. ``registry`` has what is counted of them."""
 
     def __init__(
         self, enforcement: Enforcement, datapath: Datapath, cluster: Cluster | None
     ) -> None:
         self._enforcement, self._datapath, self._cluster = enforcement, datapath, cluster
-        self._registry = CollectorRegistry()
-        self._observer = Observer(CAPACITY, self._labels, self._pod, self._registry)
+        self.registry = CollectorRegistry()
+        self._observer = Observer(CAPACITY, self._labels, self._pod, self.registry)
         self._events_lost = datapath.events_lost()
         # Kernel events carry CLOCK_MONOTONIC.
         self._epoch = time.time_ns() - time.monotonic_ns()
@@ -90,11 +85,6 @@ class Flows:
             return
         async for item in self._observer.follow(wanted, last):
             yield item.to_dict()
-
-    def metrics(self, agent: Agent) -> bytes:
-        registry = CollectorRegistry()
-        registry.register(_AgentCollector(agent))
-        return generate_latest(self._registry) + generate_latest(registry)
 
     def _labels(self, identity: int) -> tuple[str, ...]:
         return format_labels(self._enforcement.repository.identities().get(identity, {}))
@@ -141,42 +131,3 @@ class Flows:
             return ""
         found = decide(policy, event.direction, peer, protocol, event.dport)
         return ", ".join(found.origins)
-
-
-class _AgentCollector(Collector):
-    """What is counted elsewhere, read when somebody asks."""
-
-    def __init__(self, agent: Agent) -> None:
-        self._agent = agent
-
-    def collect(self) -> list[Metric]:
-        agent = self._agent
-        packets = CounterMetricFamily(
-            "sidegate_datapath_packets",
-            "Packets judged by the kernel programs",
-            labels=("direction", "verdict", "reason"),
-        )
-        for row in agent.datapath.counters():
-            packets.add_metric([row["direction"], row["verdict"], row["reason"]], row["packets"])
-        xds = CounterMetricFamily("sidegate_xds", "Counters of the xDS server", labels=("counter",))
-        for name, value in agent.xds.counters.items():
-            xds.add_metric([name], value)
-        gauges = [
-            GaugeMetricFamily(f"sidegate_{name}", text, value=value)
-            for name, text, value in (
-                ("endpoints", "Endpoints of this node", len(agent.enforcement.table)),
-                (
-                    "policies",
-                    "Policy objects enforced",
-                    len(agent.enforcement.repository.policies()),
-                ),
-                (
-                    "policies_invalid",
-                    "Policy objects refused",
-                    len(agent.enforcement.policies.invalid()),
-                ),
-                ("last_change_seconds", "From change to map write", agent.enforcement.last.seconds),
-                ("envoy_restarts", "Restarts of Envoy", agent.supervisor.status()["restarts"]),
-            )
-        ]
-        return [packets, xds, *gauges]

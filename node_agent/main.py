@@ -14,6 +14,7 @@ import uvloop
 from kube_store.logs import configure
 from kube_store.tasks import TaskEndedError
 from node_agent.agent import Agent, AlreadyRunning
+from node_agent.api import application
 from node_agent.config import AgentConfig
 
 log = structlog.get_logger(__name__)
@@ -47,6 +48,6 @@ async def _until_signal(config: AgentConfig) -> None:
 
 
 async def _forever(config: AgentConfig) -> None:
-    agent = Agent(config)
+    agent = Agent(config, application)
     async with agent.running():
         await agent.failed()

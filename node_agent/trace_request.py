@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from l7_proxy_ext import _rules
+from node_agent.agent import Agent
 from node_agent.endpoints import EndpointRecord
 from node_agent.trace import BadTrace, Peer, trace
 from policy_engine.identity import Reserved
@@ -15,9 +16,6 @@ from policy_engine.kafka_api import API_KEYS
 from policy_engine.model import Direction, EndpointPolicy, Parser, Protocol
 from sidegate_api.policy.v1 import policy_pb2 as pb
 from xds_server.policy_proto import endpoint_policy
-
-if TYPE_CHECKING:
-    from node_agent.agent import Agent
 
 _DEFAULT_PORTS = {Parser.HTTP: 80, Parser.KAFKA: 9092}
 
@@ -56,7 +54,7 @@ def _peer(agent: Agent, question: Mapping[str, Any], side: str) -> Peer:
         for reserved in Reserved:
             if reserved.label == text:
                 return Peer(text, reserved)
-    record = _by_address(agent, text) or agent.find_endpoint(text)
+    record = _by_address(agent, text) or agent.enforcement.table.find(text)
     if record is not None:
         policy = agent.enforcement.controller.policy_of(record.id)
         served = agent.sidecars.served if agent.sidecars else {}

