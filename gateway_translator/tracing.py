@@ -40,7 +40,8 @@ def trace(
     headers: dict[str, str] | None = None,
     gateway: str = "",
 ) -> list[Answer]:
-    """An answer of each listener of the URL's port, or of those of a Gateway (namespace/name).
+    """An answer of each listener of the URL's port, also of nodes, or of those of a Gateway
+    (namespace/name).
 
     Where the URL's host is an address of a listener, ``host`` of the headers names the host.
     Raises BadUrlError.
@@ -49,10 +50,10 @@ def trace(
     request, port, address = _request(url, method, given)
     answers = []
     for listener in sorted(snapshot.listeners.values(), key=lambda each: each.name):
-        if listener.port != port or listener.transport is not Transport.TCP:
+        if listener.transport is not Transport.TCP or not _listens(listener, port, address):
             continue
         owner = f"{listener.gateway.namespace}/{listener.gateway.name}".lstrip("/")
-        if gateway not in ("", owner) or (address and not _listens(listener, address)):
+        if gateway not in ("", owner):
             continue
         answers.append(_at(snapshot, listener, request))
     return answers
@@ -80,8 +81,14 @@ def _request(url: str, method: str, headers: dict[str, str]) -> tuple[Request, i
     return request, port, (parts.hostname or "") if named else ""
 
 
-def _listens(listener: Listener, address: str) -> bool:
-    return any(each == address or ip_address(each).is_unspecified for each in listener.addresses)
+def _listens(listener: Listener, port: int, address: str) -> bool:
+    """``address`` "": whichever it is. Of nodes it is not known which they have."""
+    if port == listener.node_port:
+        return True
+    if port != listener.port or (listener.node_port and not listener.addresses):
+        return False
+    here = (each == address or ip_address(each).is_unspecified for each in listener.addresses)
+    return not address or any(here)
 
 
 def _at(snapshot: Snapshot, listener: Listener, request: Request) -> Answer:

@@ -27,6 +27,7 @@ PRECEDENCE = "precedence-of-matches-across-routes"
 HTTPS = "https-hosts-of-other-listeners-are-misdirected"
 INGRESS = "ingress-paths-wildcards-and-default-backend"
 BYTES = "bytes-and-datagrams"
+NODES = "gateways-on-the-addresses-of-nodes"
 
 
 @pytest.mark.parametrize(
@@ -117,6 +118,21 @@ def test_where_it_is_asked(
     capsys: pytest.CaptureFixture[str], arguments: list[str], code: int
 ) -> None:
     assert said(capsys, "trace", PRECEDENCE, *arguments)[0] == code
+
+
+@pytest.mark.parametrize(
+    ("url", "gateway"),
+    [
+        ("http://192.0.2.77:30080/", "shop/by-class"),
+        ("http://192.0.2.77:8080/", "shop/as-host"),
+        ("http://192.0.2.1/", "shop/as-usual"),
+    ],
+)
+def test_ports_of_nodes_are_ports_of_gateways(
+    capsys: pytest.CaptureFixture[str], url: str, gateway: str
+) -> None:
+    _, (found,), _ = said(capsys, "trace", NODES, url, "-H", "Host: a.test")
+    assert found["gateway"] == f"Gateway {gateway}"
 
 
 def test_routes_in_the_order_in_which_they_are_tried(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import trustme
 import yaml
@@ -76,6 +77,7 @@ def wanted(case: Case) -> dict[str, Any]:
     method, host, path = _target(request)
     return {
         "status": 200,
+        "told of HTTP/3": _h3_port(request),
         "by": request["by"],
         # The backend names no server: we do, where we see its answer.
         "missing": ["server"] if "shown" in request else [],
@@ -94,11 +96,13 @@ def seen(case: Case, address: str) -> dict[str, Any]:
     if "by" not in request:
         location = {"location": answer.headers.get("location")} if "to" in request else {}
         return {"status": answer.status, **location}
+    alternative = answer.headers.get("alt-svc")
     if answer.status == 308:  # on to HTTPS, at the same address
         answer = ask(address, answer.headers["location"], method, ca)
     told = answer.told
     found = {
         "status": answer.status,
+        "told of HTTP/3": alternative,
         "by": told.get("service"),
         "missing": [name for name in _HEADERS if name not in answer.headers],
         "reached it": _reached(told, address),
@@ -107,6 +111,14 @@ def seen(case: Case, address: str) -> dict[str, Any]:
         asked = (ask(address, url, method, ca) for _ in range(_ASKED))
         found["pods"] = len({each.told.get("pod") for each in asked})
     return found
+
+
+def _h3_port(request: dict[str, Any]) -> str | None:
+    """What ``alt-svc`` is to say where it is asked by TCP and we end TLS."""
+    parts = urlsplit(request["ask"].split()[1])
+    if parts.scheme != "https" or request.get("http3") or "shown" in request:
+        return None
+    return f'h3=":{parts.port or 443}"; ma=86400'
 
 
 def _target(request: dict[str, Any]) -> tuple[str, str, str]:
