@@ -24,6 +24,7 @@ from datapath.codec import (
 )
 from datapath.consts import COUNTER_SLOTS, IDENTITY_WORLD, DropReason, EndpointFlag, Verdict
 from datapath.enforcers import Enforcers
+from datapath.mesh_map import MeshMap, ViewKey, ViewValue
 from datapath.policy_map import PolicyMap
 from datapath.programs import Programs
 from datapath.ring import EventRing
@@ -58,6 +59,9 @@ class Datapath:
         )
         self.enforcers = Enforcers(
             self._maps["leases"], self._maps["enforcers"], self._maps["proxy_cgroups"]
+        )
+        self.mesh = MeshMap(
+            self._maps["mesh_views"], self._maps["mesh_spaces"], self._maps["mesh_host"]
         )
         self._ring = EventRing(self._maps["events"].fd, self._maps["events"].max_entries)
         # A lookup in the kernel's map is by longest prefix, so exact entries are kept here.
@@ -173,7 +177,7 @@ class Datapath:
         return sum(value for (value,) in struct.iter_unpack("<Q", raw))
 
     def map_list(self) -> list[dict[str, Any]]:
-        countable = ("ipcache", "endpoints", "endpoint_flags", "policy", "conntrack")
+        countable = ("ipcache", "endpoints", "endpoint_flags", "policy", "conntrack", "mesh_views")
         return [
             {
                 "name": name,
@@ -217,7 +221,7 @@ def _policy_row(key: bytes, value: bytes) -> dict[str, Any]:
 def _conntrack_row(key: bytes, value: bytes) -> dict[str, Any]:
     source, destination, sport, dport, protocol, direction = tuple_fields(key)
     _, flags, peer = struct.unpack("<QII", value)
-    known = ((1, "proxied"), (2, "proxy upstream"), (4, "closing"), (8, "kubelet"))
+    known = ((1, "proxied"), (2, "proxy upstream"), (4, "closing"), (8, "kubelet"), (32, "mesh"))
     names = [name for bit, name in known if flags & bit]
     return {
         "direction": direction.name.lower(),
@@ -249,6 +253,18 @@ def _endpoint_row(key: bytes, value: bytes) -> dict[str, Any]:
     }
 
 
+def _view_row(key: bytes, value: bytes) -> dict[str, Any]:
+    (frontend, space), (port, served) = ViewKey.unpack(key), ViewValue.unpack(value)
+    return {
+        "address": str(frontend.address),
+        "port": frontend.port,
+        "protocol": frontend.protocol.name,
+        "space": space or "any",
+        "proxy_port": port or None,
+        "served": served,
+    }
+
+
 def _flags_row(key: bytes, value: bytes) -> dict[str, Any]:
     flags = EndpointFlag(int.from_bytes(value, "little") & 0xFF)
     return {
@@ -263,4 +279,5 @@ _ROWS = {
     "ipcache": _ipcache_row,
     "endpoints": _endpoint_row,
     "endpoint_flags": _flags_row,
+    "mesh_views": _view_row,
 }

@@ -48,10 +48,11 @@ def inside(namespace: Path, call: Callable[[], _T]) -> _T:
 
 def cookie_of(namespace: Path) -> int:
     """By which BPF programs know it; of no meaning after a reboot. Raises OSError."""
+    return inside(namespace, own_cookie)
 
-    def read() -> int:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-            raw = any_socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
-            return int.from_bytes(raw, "little")
 
-    return inside(namespace, read)
+def own_cookie() -> int:
+    """Of the namespace that the calling thread is in."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        raw = any_socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
+        return int.from_bytes(raw, "little")

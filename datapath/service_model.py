@@ -61,7 +61,6 @@ class ServiceModel:
         self._services: dict[ServiceName, Service] = {}
         self._slices: dict[ServiceName, dict[str, Slice]] = {}
         self._service_of_slice: dict[tuple[str, str], ServiceName] = {}
-        self._taken_over: AbstractSet[ServiceName] = frozenset()
         # An address may go from one Service to another before we hear that the first one went.
         self._claims: dict[Frontend, dict[ServiceName, ServicePort]] = {}
         self._frontends: dict[ServiceName, set[Frontend]] = {}
@@ -93,12 +92,6 @@ class ServiceModel:
         self._services.pop(name, None)
         return self._recompute(name)
 
-    def take_over(self, services: AbstractSet[ServiceName]) -> set[Frontend]:
-        """Exactly these are left alone from now on, since mesh routes have them."""
-        affected = self._taken_over ^ services
-        self._taken_over = frozenset(services)
-        return set().union(*(self._recompute(name) for name in affected))
-
     def select(self, frontends: Iterable[Frontend]) -> dict[Frontend, ServicePort | None]:
         """Their entries; None for one that went."""
         return {frontend: self.table.get(frontend) for frontend in frontends}
@@ -116,7 +109,7 @@ class ServiceModel:
     def _recompute(self, name: ServiceName) -> set[Frontend]:
         service = self._services.get(name)
         wanted: ServiceTable = {}
-        if service and name not in self._taken_over:
+        if service:
             endpoints = self._endpoints_of(name, service)
             for address in service.addresses:
                 for port in service.ports:
@@ -158,11 +151,9 @@ def compile_services(
     services: Iterable[Manifest],
     endpoint_slices: Iterable[Manifest],
     node: str = "",
-    taken_over: AbstractSet[ServiceName] = frozenset(),
 ) -> ServiceTable:
     """The whole table at once. Raises InvalidServiceError."""
     model = ServiceModel(node)
-    model.take_over(taken_over)
     for manifest in (*services, *endpoint_slices):
         model.upsert(manifest)
     return model.table

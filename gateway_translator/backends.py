@@ -33,13 +33,15 @@ class BackendResolver:
     """Resolves the references of one route; collects the clusters that it found.
 
     ``client_certificate``: name of the one that the Gateway shows to backends; ``uses_tls``: it
-    mattered.
+    mattered. ``mesh``: for clients of these Services (namespace, name), whose address backends see;
+    None: for clients of a Gateway.
     """
 
     referrer: Key
     reader: Reader
     client_certificate: str = ""
     group: str = GROUP
+    mesh: frozenset[tuple[str, str]] | None = None
     clusters: dict[str, Cluster] = field(default_factory=dict)
     bundles: dict[str, TrustBundle] = field(default_factory=dict)
     problems: list[UnusableError] = field(default_factory=list)
@@ -61,7 +63,8 @@ class BackendResolver:
         where = f"{ref.kind} {namespace}/{ref.name}"
         if (ref.group, ref.kind) != ("", "Service"):
             raise UnusableError("InvalidKind", f"{ref.group}/{where}: refer to a Service")
-        if not self.reader.granted(
+        # Whom a Service's clients have dialled they reach without a route as well.
+        if (namespace, ref.name) not in (self.mesh or ()) and not self.reader.granted(
             (self.group, self.referrer[0], self.referrer[1]),
             ("", "Service", namespace, ref.name),
         ):
@@ -90,7 +93,7 @@ class BackendResolver:
 
     def _with_tls(self, service: tuple[str, str], port: ServicePort, protocol: Protocol) -> Cluster:
         where = f"{service[0]}/{service[1]}/{port.port}"
-        plain = _plain(*service, port.port, protocol)
+        plain = _plain(*service, port.port, protocol, self.mesh is not None)
         if protocol in {Protocol.TCP, Protocol.UDP}:
             return plain
         policy = policy_for(self.reader, service, port)
@@ -112,10 +115,11 @@ class BackendResolver:
 
 
 @functools.lru_cache(maxsize=4096)
-def _plain(namespace: str, name: str, port: int, protocol: Protocol) -> Cluster:
+def _plain(namespace: str, name: str, port: int, protocol: Protocol, mesh: bool) -> Cluster:
     """One object for all the routes that lead there."""
-    cluster = f"{namespace}/{name}/{port}/{protocol}"
-    return Cluster(cluster, ObjectRef("Service", namespace, name), port, cluster, protocol)
+    cluster = f"{namespace}/{name}/{port}/{protocol}" + ("/mesh" if mesh else "")
+    service = ObjectRef("Service", namespace, name)
+    return Cluster(cluster, service, port, cluster, protocol, transparent=mesh)
 
 
 def _protocol(port: ServicePort, use: Use) -> Protocol:

@@ -61,7 +61,7 @@ class Clusters:
         port = service.port(cluster.port) if service else None
         slices = reader.group(("slices", origin.namespace, origin.name), EndpointSlice)
         if port is None:
-            self.endpoints.put(name, EndpointSet(name))
+            self.endpoints.put(name, EndpointSet(name, transparent=cluster.transparent))
             return
         slices = sorted(
             (s for s in slices if s.address_type in {"IPv4", "IPv6"}), key=lambda s: s.name
@@ -76,7 +76,7 @@ class Clusters:
             fresh[each.key] = known
         self._groups[name] = fresh
         groups = tuple(group for _, _, group in fresh.values() if group.endpoints)
-        self.endpoints.put(name, EndpointSet(name, groups))
+        self.endpoints.put(name, EndpointSet(name, groups, cluster.transparent))
 
     def _drop(self, name: str) -> None:
         if name.startswith("trust "):

@@ -23,11 +23,13 @@ class InvalidRuleError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """What of a listener a compiled route may depend on; empty where it does not."""
+    """What of a listener a compiled route may depend on; empty where it does not. ``mesh``: it is a
+    Service's."""
 
     client_certificate: str = ""
     port: int = 0
     tls: bool = False
+    mesh: bool = False
 
 
 @dataclass(frozen=True, slots=True)

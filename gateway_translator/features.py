@@ -1,4 +1,4 @@
-"""What of Gateway API is claimed; nothing of meshes, whose routes no Envoy is sent yet.
+"""What of Gateway API is claimed: by GatewayClasses, and of meshes by XMeshes.
 
 Names: sigs.k8s.io/gateway-api/pkg/features.
 """
@@ -55,5 +55,20 @@ SUPPORTED = frozenset(
         "TLSRouteModeMixed",
         "TLSRouteModeTerminate",
         "UDPRoute",
+    }
+)
+
+MESH_SUPPORTED = frozenset(
+    {
+        "Mesh",
+        "MeshClusterIPMatching",
+        "MeshConsumerRoute",
+        "MeshHTTPRouteBackendRequestHeaderModification",
+        "MeshHTTPRouteNamedRouteRule",
+        "MeshHTTPRouteQueryParamMatching",
+        "MeshHTTPRouteRedirectPath",
+        "MeshHTTPRouteRedirectPort",
+        "MeshHTTPRouteRewritePath",
+        "MeshHTTPRouteSchemeRedirect",
     }
 )

@@ -13,7 +13,7 @@ from gateway_translator.gateway_options import (
 )
 from gateway_translator.listener_tls import Material, resolve_tls
 from gateway_translator.listeners import ListenerState, selects, states
-from gateway_translator.resources.gateway import Gateway, GatewayClass, ListenerSet
+from gateway_translator.resources.gateway import Gateway, GatewayClass, ListenerSet, XMesh
 from gateway_translator.resources.meta import Key
 from gateway_translator.secrets import UnusableError, certificate
 from gateway_translator.world import Reader
@@ -140,6 +140,13 @@ def class_condition(gateway_class: GatewayClass, reader: Reader) -> Condition:
         exposure_of_class(gateway_class, reader)
     except BadParametersError as error:
         return bad("Accepted", "InvalidParameters", str(error))
+    return good("Accepted")
+
+
+def mesh_condition(mesh: XMesh) -> Condition:
+    if mesh.spec.parameters_ref:
+        text = "parametersRef: a mesh has no parameters; leave it out"
+        return bad("Accepted", "InvalidParameters", text)
     return good("Accepted")
 
 

@@ -50,7 +50,12 @@ def compile_http(
 
     Only where its matches themselves are wrong it is left out.
     """
-    backends = BackendResolver(route.key, reader, variant.client_certificate)
+    backends = BackendResolver(
+        route.key,
+        reader,
+        variant.client_certificate,
+        mesh=route.spec.services(route.namespace) if variant.mesh else None,
+    )
     use: Use = "grpc" if isinstance(route, routes.GrpcRoute) else "http"
     entries: list[tuple[Precedence, HttpRoute]] = []
     problems: list[tuple[int, InvalidRuleError]] = []

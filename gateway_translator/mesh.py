@@ -20,24 +20,35 @@ from gateway_translator.ir import (
     MeshView,
     ObjectRef,
     RouteTable,
-    Transport,
 )
-from gateway_translator.resources.core import Service
+from gateway_translator.resources.core import Service, ServicePort
 from gateway_translator.resources.meta import Key
 from gateway_translator.resources.refs import ParentReference
+from gateway_translator.resources.routes import Route
 from gateway_translator.tables import Place, Tables
 from gateway_translator.tracked import Tracked
 from gateway_translator.world import Reader, World
 
 UNIT = "MeshFrontend"
 _HTTP = frozenset({"HTTPRoute", "GRPCRoute"})
+_SPEAKS_HTTP = frozenset(
+    {"", "http", "http2", "h2c", "grpc", "kubernetes.io/h2c", "kubernetes.io/ws"}
+)
+"""Values of a port's appProtocol; others are no HTTP that could be routed."""
 Spot = tuple[str, str, int]
 """(namespace, name, port) of a Service port."""
 
 
-def spots(ref: ParentReference, namespace: str, reader: Reader) -> tuple[list[Spot], Condition]:
-    """The Service ports that a parentRef means, and Accepted."""
-    where = ref.namespace or namespace
+def spots(ref: ParentReference, route: Route, reader: Reader) -> tuple[list[Spot], Condition]:
+    """The Service ports that a parentRef means, and Accepted.
+
+    Without a port it means those of the route's protocol: TCP, and for HTTP nothing that is said to
+    be something else.
+    """
+    if route.kind == "UDPRoute":
+        text = "datagrams to Services are not routed: refer to a Gateway"
+        return [], bad("Accepted", "UnsupportedValue", text)
+    where = ref.namespace or route.namespace
     service = reader.get(("Service", where, ref.name), Service)
     if service is None:
         text = f"Service {where}/{ref.name} does not exist"
@@ -45,12 +56,16 @@ def spots(ref: ParentReference, namespace: str, reader: Reader) -> tuple[list[Sp
     found = [
         (where, ref.name, p.port)
         for p in service.spec.ports
-        if ref.port in {0, p.port} and p.protocol != "SCTP"
+        if p.protocol == "TCP" and (ref.port == p.port or (not ref.port and _fits(route, p)))
     ]
     if not found or ref.section_name:
         text = f"Service {where}/{ref.name} has no such port; sectionName is not for Services"
         return [], bad("Accepted", "NoMatchingParent", text)
     return found, good("Accepted")
+
+
+def _fits(route: Route, port: ServicePort) -> bool:
+    return route.kind not in _HTTP or port.app_protocol.lower() in _SPEAKS_HTTP
 
 
 def table_name(spot: Spot, client: str) -> str:
@@ -101,9 +116,8 @@ class Mesh:
         unit = (UNIT, "", f"{namespace}/{name}/{number}")
         attached = self._attached.get(spot, {})
         service = self._world.reader(unit).get(("Service", namespace, name), Service)
-        port = service.port(number) if service else None
-        if port is not None and port.protocol == "SCTP":
-            port = None
+        ports = service.spec.ports if service else ()
+        port = next((p for p in ports if (p.port, p.protocol) == (number, "TCP")), None)
         views: dict[str, MeshView] = {}
         tables: set[str] = set()
         if service is not None and port is not None:
@@ -119,13 +133,11 @@ class Mesh:
             self._world.forget(unit)
             self.frontends.drop(old_name)
             return
-        transport = port.protocol.lower()
         frontend = MeshFrontend(
-            name=f"{namespace}/{name}/{number}/{transport}",
+            name=f"{namespace}/{name}/{number}",
             service=ObjectRef("Service", namespace, name),
             addresses=service.spec.addresses,
             port=number,
-            transport=Transport(transport),
             producer=views.pop("", None),
             consumers=views,
         )
@@ -137,7 +149,7 @@ class Mesh:
     def _view(
         self, spot: Spot, client: str, routes: Mapping[Key, CompiledRoute], tables: set[str]
     ) -> MeshView:
-        """HTTP if there is a route of that kind, else the oldest TCPRoute or UDPRoute has all."""
+        """HTTP if there is a route of that kind, else the oldest TCPRoute has all."""
         ordered = sorted(routes.values(), key=lambda each: each.age)
         streams = [each for each in ordered if each.backends is not None]
         names: dict[str, Forward] = {}

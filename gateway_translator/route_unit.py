@@ -77,16 +77,18 @@ class Routes:
         parents: list[tuple[ParentReference, list[Condition]]] = []
         for ref in self._parent_refs(route, reader):
             if (ref.group, ref.kind) == ("", "Service"):
-                here, accepted = spots(ref, route.namespace, reader)
-                if accepted.status and base.accepted is None:
+                seen = self._compile(route, reader, Variant(mesh=True), variants)
+                here, accepted = spots(ref, route, reader)
+                if accepted.status and seen.accepted is None:
                     mesh += here
+                parents.append((ref, _conditions(seen, accepted)))
             else:
                 verdict = self._attach(route, ref, reader)
                 if verdict is None:
                     continue
                 attached, accepted = verdict
                 found += attached
-            parents.append((ref, _conditions(base, accepted)))
+                parents.append((ref, _conditions(base, accepted)))
         self._statuses.set(
             ObjectRef(*key), route_status(route, self._controller, parents) if parents else None
         )
@@ -137,7 +139,7 @@ class Routes:
     ) -> CompiledRoute:
         if variant not in known:
             known[variant] = (
-                compile_stream(route, reader)
+                compile_stream(route, reader, variant.mesh)
                 if isinstance(route, StreamRoute)
                 else compile_http(route, reader, variant, self._regex)
             )
@@ -178,13 +180,15 @@ class Routes:
                 self.attached[listener][key] = (compiled, each.hostnames)
             self._gateways.touch(each.gateway)
             self._place(each, compiled, places)
+        seen = base
         for spot in mesh:
-            variant = Variant(port=spot[2]) if base.uses_port else Variant()
+            variant = Variant(port=spot[2] if base.uses_port else 0, mesh=True)
             compiled = self._compile(route, reader, variant, variants)
+            seen = compiled
             used.append(compiled)
             if compiled.entries:
                 places[place_of(spot, route.namespace)] = compiled.entries
-        self._mesh.attach(key, base, mesh)
+        self._mesh.attach(key, seen, mesh)
         if now:
             self._listeners_of[key] = now
         self._tables.place(key, places)

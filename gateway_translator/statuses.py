@@ -45,10 +45,11 @@ def listener_set_status(
 
 def class_status(item: Object, accepted: Condition, features: Iterable[str]) -> Status:
     supported = Condition("SupportedVersion", True, "SupportedVersion")
-    return {
-        "conditions": render((accepted, supported), item.metadata.generation),
-        "supportedFeatures": [{"name": each} for each in sorted(features)],
-    }
+    return _claims(item, (accepted, supported), features)
+
+
+def mesh_status(item: Object, accepted: Condition, features: Iterable[str]) -> Status:
+    return _claims(item, (accepted,), features)
 
 
 def route_status(
@@ -85,6 +86,13 @@ def policy_status(
             }
             for namespace, name in sorted(gateways)[:16]
         ]
+    }
+
+
+def _claims(item: Object, conditions: Iterable[Condition], features: Iterable[str]) -> Status:
+    return {
+        "conditions": render(conditions, item.metadata.generation),
+        "supportedFeatures": [{"name": each} for each in sorted(features)],
     }
 
 

@@ -14,9 +14,12 @@ from gateway_translator.resources.routes import StreamRoute
 from gateway_translator.world import Reader
 
 
-def compile_stream(route: StreamRoute, reader: Reader) -> CompiledRoute:
-    """Nothing in a connection tells rules apart: there is one, others are an error."""
-    backends = BackendResolver(route.key, reader)
+def compile_stream(route: StreamRoute, reader: Reader, mesh: bool = False) -> CompiledRoute:
+    """Nothing in a connection tells rules apart: there is one, others are an error. ``mesh``: for
+    clients of a Service."""
+    backends = BackendResolver(
+        route.key, reader, mesh=route.spec.services(route.namespace) if mesh else None
+    )
     use: Use = "udp" if route.kind == "UDPRoute" else "tcp"
     problems: list[tuple[int, InvalidRuleError]] = []
     if not route.spec.rules:

@@ -13,9 +13,9 @@ from typing import Any
 from gateway_translator.backend_tls import conflict, read_policy
 from gateway_translator.clusters import UNIT as ENDPOINTS
 from gateway_translator.clusters import Clusters
-from gateway_translator.features import SUPPORTED
+from gateway_translator.features import MESH_SUPPORTED, SUPPORTED
 from gateway_translator.gateway_unit import Gateways
-from gateway_translator.gateways import Addresses, class_condition
+from gateway_translator.gateways import Addresses, class_condition, mesh_condition
 from gateway_translator.ingress_unit import Ingresses
 from gateway_translator.ir import Delta, ObjectRef, Snapshot, TrustBundle
 from gateway_translator.mesh import UNIT as MESH
@@ -23,12 +23,12 @@ from gateway_translator.mesh import Mesh
 from gateway_translator.regexes import RegexError, regex_error
 from gateway_translator.resources import CLUSTER_SCOPED, InvalidResourceError, parse
 from gateway_translator.resources.core import Service
-from gateway_translator.resources.gateway import GatewayClass
+from gateway_translator.resources.gateway import GatewayClass, XMesh
 from gateway_translator.resources.meta import Key, Object
 from gateway_translator.resources.policies import BackendTlsPolicy
 from gateway_translator.route_unit import Routes
 from gateway_translator.status_table import StatusTable
-from gateway_translator.statuses import Status, class_status, policy_status
+from gateway_translator.statuses import Status, class_status, mesh_status, policy_status
 from gateway_translator.tables import Tables
 from gateway_translator.world import World
 
@@ -140,7 +140,7 @@ class Translator:
 
     def _settle(self, dirty: set[Key], problems: dict[ObjectRef, str]) -> Output:
         """Classes, then Gateways, then routes: each may make the next ones dirty."""
-        for key in [key for key in dirty if key[0] == "GatewayClass"]:
+        for key in [key for key in dirty if key[0] in {"GatewayClass", "XMesh"}]:
             self._class(key)
         for key in sorted(key for key in dirty if key[0] == "Gateway"):
             dirty |= self._gateways.update(key)
@@ -170,10 +170,14 @@ class Translator:
     def _class(self, key: Key) -> None:
         found = self._world.objects.get(key)
         status = None
-        if isinstance(found, GatewayClass) and found.spec.controller_name == self._controller:
-            condition = class_condition(found, self._world.reader(key))
-            status = class_status(found, condition, SUPPORTED)
+        if isinstance(found, GatewayClass) and self._is_ours(found):
+            status = class_status(found, class_condition(found, self._world.reader(key)), SUPPORTED)
+        elif isinstance(found, XMesh) and self._is_ours(found):
+            status = mesh_status(found, mesh_condition(found), MESH_SUPPORTED)
         self._statuses.set(ObjectRef(*key), status)
+
+    def _is_ours(self, found: GatewayClass | XMesh) -> bool:
+        return found.spec.controller_name == self._controller
 
     def _policy(self, key: Key) -> None:
         """With the Gateways as ancestors whose routes lead to a Service that it targets."""

@@ -10,7 +10,7 @@ from kube_store.watched import Trim, Watched
 _GATEWAY_API = "gateway.networking.k8s.io"
 _NETWORKING = "networking.k8s.io/v1"
 
-# What the operator writes a status on (Gateway API 1.6: all of them are v1).
+# What the operator writes a status on (Gateway API 1.6: all but XMesh are v1).
 STATUS_KINDS = {
     **dict.fromkeys(
         (
@@ -26,6 +26,7 @@ STATUS_KINDS = {
         ),
         f"{_GATEWAY_API}/v1",
     ),
+    "XMesh": "gateway.networking.x-k8s.io/v1alpha1",
     "Ingress": _NETWORKING,
 }
 KINDS = {**STATUS_KINDS, "ReferenceGrant": f"{_GATEWAY_API}/v1beta1", "IngressClass": _NETWORKING}

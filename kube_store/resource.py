@@ -25,6 +25,7 @@ CLUSTER_SCOPED = frozenset(
         "ClusterRoleBinding",
         "PriorityClass",
         "GatewayClass",
+        "XMesh",
         "IngressClass",
         "CiliumLoadBalancerIPPool",
     }
@@ -113,7 +114,7 @@ def plural(kind: str) -> str:
     name = kind.lower()
     if name.endswith("y") and name[-2] not in "aeiou":
         return name[:-1] + "ies"
-    return name + ("es" if name.endswith("s") else "s")
+    return name + ("es" if name.endswith(("s", "sh")) else "s")
 
 
 def policy_ref(key: ResourceKey) -> PolicyRef:

@@ -36,6 +36,7 @@ from node_agent.gateways import Gateways
 from node_agent.identities import Identities, LocalIdentities
 from node_agent.ingress import Ingress
 from node_agent.member import Member
+from node_agent.mesh import Mesh
 from node_agent.metrics import Metrics
 from node_agent.objects import Objects
 from node_agent.proxy import External, supervisor_of
@@ -202,10 +203,25 @@ class Agent:
     def _make_gateways(self) -> Gateways | None:
         """None in a cluster whose agents were not told to."""
         config = self.config
+        if config.cluster and not config.gateways:
+            self.datapath.mesh.clear()
+            return None
+        mesh = self._make_mesh()
         if config.cluster:
-            return Gateways(self.store, self.xds) if config.gateways else None
+            return Gateways(self.store, self.xds, mesh)
         table, shared = self.enforcement.table, config.gateway_addresses
-        made = Gateways(self.store, self.xds, table=table, shared=shared)
+        made = Gateways(self.store, self.xds, mesh, table=table, shared=shared)
+        self.enforcement.listeners.append(made.note_endpoint)
+        return made
+
+    def _make_mesh(self) -> Mesh:
+        services = self.member.services if self.member else None
+        made = Mesh(
+            self.config.state_dir / "mesh.json",
+            self.datapath.mesh,
+            self.xds.accepted,
+            (lambda record: services.attach(record.host_ifindex)) if services else None,
+        )
         self.enforcement.listeners.append(made.note_endpoint)
         return made
 

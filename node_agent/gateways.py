@@ -22,6 +22,7 @@ from kube_store.store import Change, Store
 from node_agent.endpoints import EndpointRecord
 from node_agent.local_slices import KINDS as LOCAL_KINDS
 from node_agent.local_slices import local_slices
+from node_agent.mesh import PATIENCE_SECONDS, Mesh
 from xds_server.gateway.origins import Resource
 from xds_server.gateway.refusals import Refusals
 from xds_server.gateway.render import Renderer
@@ -37,7 +38,8 @@ RETRY_SECONDS = 60.0
 class Gateways:
     """``problems`` are by object, as the translator says them.
 
-    ``addresses`` are those that listeners have; ``readdressed`` is set when they are others.
+    ``mesh``: who is redirected to routes of Services; None: nobody. ``addresses`` are those that
+    listeners have; ``readdressed`` is set when they are others.
     ``on_refused`` is called when Envoy refuses other objects than before. ``table`` is given for a
     node by itself: nobody else makes slices of its pods, or gives addresses; ``shared`` are those
     that a Gateway has there without a pool.
@@ -47,11 +49,12 @@ class Gateways:
         self,
         store: Store,
         xds: XdsServer,
+        mesh: Mesh | None = None,
         table: Iterable[EndpointRecord] | None = None,
         shared: tuple[str, ...] = (),
     ) -> None:
-        self._store, self._xds, self._table = store, xds, table
-        self._renderer = Renderer()
+        self._store, self._xds, self._mesh, self._table = store, xds, mesh, table
+        self._renderer = Renderer(ports=mesh.ports if mesh else None)
         self._news = asyncio.Event()
         self._slices: dict[tuple[str, str], Mapping[str, Any]] = {}
         self._pods_changed = table is not None
@@ -107,7 +110,9 @@ class Gateways:
         """Until cancelled."""
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), RETRY_SECONDS)
+                waits = self._mesh is not None and self._mesh.waits
+                patience = PATIENCE_SECONDS if waits else RETRY_SECONDS
+                await asyncio.wait_for(self._news.wait(), patience)
             self._news.clear()
             self.settle()
 
@@ -122,12 +127,18 @@ class Gateways:
         for output in self.objects.settle():
             self._take(output)
         self._settle_refused()
+        if self._mesh:
+            if moved := self._mesh.move(self._xds.refused()):
+                self._xds.update_resources(self._renderer.render(Delta(mesh=moved)))
+            self._mesh.step()
 
     def _take(self, output: Output) -> None:
         for ref, problem in output.problems.items():
             log.error("object of a Gateway not understood", object=str(ref), error=problem)
         self.problems |= output.problems
         self._suspects.note(output.delta)
+        if self._mesh:
+            self._mesh.take(output.delta.mesh)
         self._xds.update_resources(self._renderer.render(output.delta))
         if output.delta.listeners:
             self._note_addresses()

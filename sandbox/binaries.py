@@ -72,6 +72,14 @@ MODULES = {
     "istio-cni": GoModule(  # what it shares with the others is built once
         _GO / "istio", "istio.io/istio/cni/cmd/istio-cni", ldflags=_istio_flags(_ISTIO)
     ),
+    "istio-echo": GoModule(  # the image echo-advanced of the Gateway API's suite
+        _GO / "istio",
+        "istio.io/istio/pkg/test/echo/cmd/...",
+        files=tuple(
+            ("istio.io/istio", f"tests/testdata/certs/dns/{name}")
+            for name in ("cert-chain.pem", "key.pem")
+        ),
+    ),
     "streaming": GoModule(_GO / "streaming", "."),
     "gateway-conformance": GoModule(
         _GO / "gateway-conformance",

@@ -44,7 +44,11 @@ _NEEDED = {
     "streaming": "half a minute",
     "http-peer": "half a minute",
 }
-_BESIDES = {"istio": "eight minutes", "gateway-conformance": "four minutes"}
+_BESIDES = {
+    "istio": "eight minutes",
+    "istio-echo": "two minutes",
+    "gateway-conformance": "four minutes",
+}
 
 
 def nodes_of(cluster: Cluster, count: int) -> list[Node]:

@@ -21,18 +21,27 @@ from sandbox.binaries import binary
 from sandbox.cluster import await_rollout, install, keep_logs, kubectl, prepare, running
 from sandbox.control_plane import Cluster
 
-CLASS = "sidegate"
+CLASS = MESH = "sidegate"
 # Of the nodes' own network: whoever is on it finds the holder by ARP and ND.
 USABLE, UNUSABLE = "192.0.2.190", "198.51.100.77"
 _BLOCKS = [{"start": "192.0.2.130", "stop": "192.0.2.190"}]
-PROFILES = ("GATEWAY-HTTP", "GATEWAY-GRPC", "GATEWAY-TLS", "GATEWAY-TCP", "GATEWAY-UDP")
+GATEWAY_PROFILES = ("GATEWAY-HTTP", "GATEWAY-GRPC", "GATEWAY-TLS", "GATEWAY-TCP", "GATEWAY-UDP")
+MESH_PROFILES = ("MESH-HTTP", "MESH-GRPC")
+EXPERIMENTAL = "experimental"
 _SUITE = "gateway-conformance"
 _ROLLED_OUT = "chart and CRDs are there"
 
 
-def objects() -> list[dict[str, object]]:
-    """What the suite takes for given."""
+def objects(channel: str) -> list[dict[str, object]]:
+    """What the suite takes for given. Meshes are objects of the experimental channel alone."""
+    mesh: dict[str, object] = {
+        "apiVersion": "gateway.networking.x-k8s.io/v1alpha1",
+        "kind": "XMesh",
+        "metadata": {"name": MESH},
+        "spec": {"controllerName": "sidegate.io/gateway-controller"},
+    }
     return [
+        *([mesh] if channel == EXPERIMENTAL else []),
         {
             "apiVersion": "gateway.networking.k8s.io/v1",
             "kind": "GatewayClass",
@@ -56,8 +65,19 @@ def set_up(cluster: Cluster, channel: str) -> None:
     kubectl(cluster, "create", "namespace", "sidegate-system")
     install(cluster, "gatewayAPI.enabled=true")
     await_rollout(cluster)
-    for each in objects():
+    for each in objects(channel):
         kubectl(cluster, "apply", "-f", "-", text=json.dumps(each))
+
+
+def claims(channel: str) -> list[str]:
+    """Options of the suite: what it is to look at; features are in the objects' statuses."""
+    mesh = channel == EXPERIMENTAL
+    profiles = (*GATEWAY_PROFILES, *(MESH_PROFILES if mesh else ()))
+    return [
+        f"-gateway-class={CLASS}",
+        *([f"-mesh-name={MESH}"] if mesh else []),
+        f"-conformance-profiles={','.join(profiles)}",
+    ]
 
 
 def suite(cluster: Cluster, *options: str) -> subprocess.CompletedProcess[bytes]:
@@ -65,8 +85,7 @@ def suite(cluster: Cluster, *options: str) -> subprocess.CompletedProcess[bytes]
     command = [
         *("nsenter", f"--net=/run/netns/{cluster.netns}"),
         *("env", f"KUBECONFIG={cluster.kubeconfig}", str(binary(_SUITE, "conformance"))),
-        *("-test.v", "-test.timeout=30m", f"-gateway-class={CLASS}"),
-        f"-conformance-profiles={','.join(PROFILES)}",
+        *("-test.v", "-test.timeout=30m"),
         *(f"-usable-address={USABLE}", f"-unusable-address={UNUSABLE}"),
         *options,
     ]
@@ -94,7 +113,7 @@ async def _run(channel: str, nodes: int, logs: Path | None, options: list[str]) 
         try:
             await asyncio.to_thread(set_up, cluster, channel)
             print(_ROLLED_OUT, flush=True)
-            done = await asyncio.to_thread(suite, cluster, *options)
+            done = await asyncio.to_thread(suite, cluster, *claims(channel), *options)
         finally:
             if logs:
                 keep_logs(cluster, nodes, logs)
@@ -103,14 +122,14 @@ async def _run(channel: str, nodes: int, logs: Path | None, options: list[str]) 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--channel", choices=("standard", "experimental"), default="experimental")
+    parser.add_argument("--channel", choices=("standard", EXPERIMENTAL), default=EXPERIMENTAL)
     parser.add_argument("--nodes", type=int, default=2)
     parser.add_argument("--report", type=Path, help="where the suite's report goes")
     parser.add_argument("--logs", type=Path, help="where what ran in the cluster has its logs kept")
     given, options = parser.parse_known_args()
     if given.report:
         options += report_options(given.report)
-    prepare(_SUITE)
+    prepare(_SUITE, "istio-echo")
     return asyncio.run(_run(given.channel, given.nodes, given.logs, options))
 
 

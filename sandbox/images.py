@@ -27,10 +27,12 @@ def http_peer() -> Path:
 
 
 def search_path(image: str, inherited: str) -> str:
-    """``PATH`` in a container: our own images have what this checkout has, others the
-    HTTP peer as ``http``."""
+    """``PATH`` in a container: our own images have what this checkout has, Istio's echo its client,
+    others the HTTP peer as ``http``."""
     if _name(image) in _OURS:
         return f"{_PYTHON.parent}:{inherited}"
+    if _name(image) == "echo-advanced":
+        return f"{binary('istio-echo', 'client').parent}:{inherited}"
     return f"{http_peer().parent}:{inherited}"
 
 
@@ -38,6 +40,9 @@ def files(image: str) -> Mapping[str, Path]:
     """What an image has at paths that its programs expect, by path in the container."""
     if _name(image) == "coredns":  # a volume at /root would hide the cache that it is in
         return {_COREDNS: binary("coredns", "coredns")}
+    if _name(image) == "echo-advanced":  # as Istio's Dockerfile.app has it
+        certificate, key = (binary("istio-echo", name) for name in ("cert-chain.pem", "key.pem"))
+        return {"/cert.crt": certificate, "/cert.key": key}
     program = _ISTIO.get(_name(image))
     if not program:
         return {}
@@ -61,6 +66,8 @@ def command(image: str, arguments: tuple[str, ...], has_command: bool) -> tuple[
             return (f"{_BIN}/{_ISTIO[name]}", *arguments)
         case _, "coredns":
             return (_COREDNS, *arguments)
+        case _, "echo-advanced":
+            return (str(binary("istio-echo", "server")), *arguments)
         case _, "echo-basic":
             return (str(binary("gateway-conformance", "echo-basic")), *arguments)
         case _, "kafka":

@@ -26,6 +26,8 @@ from gateway_translator.ir import (
     HttpMatch,
     HttpRoute,
     Listener,
+    MeshFrontend,
+    MeshView,
     Mirror,
     ObjectRef,
     PathChange,
@@ -52,6 +54,7 @@ _LEAF = CA.issue_cert("*.test")
 _CHANGES = HeaderChanges(set=(("host", "h"), ("x", "50%")), add=(("y", ""),), remove=("z",))
 _CLUSTERS = (
     Cluster("http", SERVICE, 80, "some"),
+    Cluster("mesh", SERVICE, 80, "mesh", transparent=True),
     Cluster("h2c", SERVICE, 81, "none", Protocol.HTTP2),
     Cluster("ws", SERVICE, 82, "some", Protocol.WEBSOCKET),
     Cluster("tls", SERVICE, 443, "some", tls=UpstreamTls("a.test", "ca")),
@@ -114,6 +117,13 @@ def _listener(port: int, *chains: FilterChain, **more: Any) -> Listener:
     return Listener(name, GATEWAY, addresses, port, transport, tuple(chains), **more)
 
 
+def _frontend(
+    port: int, producer: MeshView | None, consumers: dict[str, MeshView] | None = None
+) -> MeshFrontend:
+    name = f"n/all/{port}"
+    return MeshFrontend(name, SERVICE, ("192.0.2.1",), port, producer, consumers or {})
+
+
 def everything() -> Delta:
     handler, certificates = HttpHandler("n/all/443"), ("n/leaf",)
     strict, lenient = ClientValidation("ca"), ClientValidation("ca", optional=True)
@@ -137,6 +147,12 @@ def everything() -> Delta:
             transport=Transport.UDP,
         ),
     )
+    http = MeshView(HttpHandler("n/all/80"))
+    mesh = (
+        _frontend(80, http, {"of-names": MeshView(http.handler, (("a.test", to_tcp),))}),
+        _frontend(90, MeshView(to_tcp)),
+        _frontend(91, None, {"consumer": http}),
+    )
     endpoints = EndpointGroup("n/slice", (Endpoint("127.0.0.1", 18099), Endpoint("::1", 18099)))
     tables = (RouteTable("n/all/80", 80), RouteTable("n/all/443", 443, tls=True))
     hosts = (VirtualHost("*", routes()), VirtualHost("a.test", (), 421))
@@ -150,7 +166,12 @@ def everything() -> Delta:
         tables={each.name: each for each in tables},
         virtual_hosts={(table.name, host.hostname): host for table in tables for host in hosts},
         clusters={each.name: each for each in _CLUSTERS},
-        endpoints={"some": EndpointSet("some", (endpoints,)), "none": EndpointSet("none")},
+        endpoints={
+            "some": EndpointSet("some", (endpoints,)),
+            "none": EndpointSet("none"),
+            "mesh": EndpointSet("mesh", (endpoints,), transparent=True),
+        },
         certificates={leaf.name: leaf},
         trust={"ca": TrustBundle("ca", CA.cert_pem.bytes())},
+        mesh={each.name: each for each in mesh},
     )

@@ -48,12 +48,9 @@ def node_resources(ports: Mapping[Parser, int]) -> dict[str, dict[str, Message]]
 def http_listener(port: int) -> Message:
     """`sidegate-http`: `sidegate_guard` closes what is not HTTP, `sidegate_http` judges."""
     manager = packed(connection_manager())
-    return _listener(
-        "sidegate-http",
-        port,
-        [_filter("envoy.filters.network.http_connection_manager", manager)],
-        # Last, for it waits for the first bytes.
-        [_listener_filter("sidegate_guard", module_filter("listener", "sidegate_guard"))],
+    filters = [_filter("envoy.filters.network.http_connection_manager", manager)]
+    return redirected_listener(
+        "sidegate-http", port, [components.FilterChain(filters=filters)], [guard()]
     )
 
 
@@ -62,18 +59,20 @@ def kafka_listener(port: int) -> Message:
     proxy = tcp_proxy_pb2.TcpProxy(
         stat_prefix="sidegate_kafka", cluster=KAFKA_CLUSTER, idle_timeout=duration(0)
     )
-    return _listener(
-        "sidegate-kafka",
-        port,
-        [
-            _filter("sidegate_kafka", module_filter("network", "sidegate_kafka")),
-            _filter("envoy.filters.network.tcp_proxy", packed(proxy)),
-        ],
-    )
+    filters = [
+        _filter("sidegate_kafka", module_filter("network", "sidegate_kafka")),
+        _filter("envoy.filters.network.tcp_proxy", packed(proxy)),
+    ]
+    return redirected_listener("sidegate-kafka", port, [components.FilterChain(filters=filters)])
 
 
-def _listener(
-    name: str, port: int, filters: list[Any], more_listener_filters: Sequence[Any] = ()
+def guard() -> Any:
+    """The listener filter that closes what is not HTTP; last, for it waits for the first bytes."""
+    return _listener_filter("sidegate_guard", module_filter("listener", "sidegate_guard"))
+
+
+def redirected_listener(
+    name: str, port: int, chains: Sequence[Any], more_listener_filters: Sequence[Any] = ()
 ) -> Message:
     """Transparent on both loopback addresses, where the datapath assigns connections to it."""
     listener_filters = [
@@ -96,7 +95,7 @@ def _listener(
         socket_options=[marked(ENVOY_MARK)],
         listener_filters=listener_filters,
         listener_filters_timeout=duration(0),  # a client may open a connection long before its use
-        filter_chains=[components.FilterChain(filters=filters)],
+        filter_chains=chains,
     )
     return listener
 

@@ -5,6 +5,8 @@
 
 #define IDENTITY_HOST 1
 #define IDENTITY_WORLD 2
+#define IDENTITY_OF_LABELS 256       /* pods are from here on */
+#define IDENTITY_OF_BLOCKS 0x1000000 /* blocks of addresses that policy names are */
 
 #define MARK_MASK 0xf00
 #define MARK_TO_PROXY 0x200

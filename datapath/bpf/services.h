@@ -6,15 +6,6 @@
  */
 #pragma once
 
-/* An address is v4-mapped, so that one map serves both families and IPv6 sockets need no care. */
-struct l4_addr {
-    struct addr addr;
-    __be16 port;
-    __u8 protocol;
-    __u8 pad;
-    __u32 pad2;
-};
-
 struct service {
     __u32 id;
     __u32 revision;

@@ -24,7 +24,11 @@
 #include "packet.h"
 #include "events.h"
 #include "conntrack.h"
+#include "nat.h"
+#include "itself.h"
 #include "services.h"
+#include "mesh.h"
+#include "mesh_packet.h"
 #include "services_packet.h"
 #include "services_icmp.h"
 
@@ -44,7 +48,11 @@ int service_from_endpoint(struct __sk_buff *skb)
     ep = bpf_map_lookup_elem(&endpoints, &ifindex);
     if (!ep || !is_own_source(&p, ep))
         return TCX_NEXT; /* from_endpoint drops it */
+    if (is_to_nobody(&p))
+        return answer_itself(skb, &p);
     reason = packet_to_backend(skb, &p, ep->id);
+    if (!reason && is_to_itself(&p))
+        return from_nobody(skb, &p) < 0 ? TCX_DROP : turn_round(skb);
     if (!reason)
         return TCX_NEXT;
     r.endpoint_id = ep->id;

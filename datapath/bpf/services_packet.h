@@ -6,9 +6,6 @@
 #pragma once
 
 #define CLASH_ATTEMPTS 3
-#ifndef BPF_F_IPV6
-#define BPF_F_IPV6 (1ULL << 7) /* from 6.16 on, and in what was fixed since */
-#endif
 
 /* Of a flow, by what the pod sends (EGRESS) and by what comes back for it (INGRESS). */
 struct nat {
@@ -30,66 +27,6 @@ static __always_inline bool is_recent(const struct packet *p, const struct nat *
     return bpf_ktime_get_ns() - n->last_seen < timeout;
 }
 
-/* Offset of the ports; 0 where they are not in this packet. */
-static __always_inline __u32 ports_of(struct __sk_buff *skb, const struct packet *p)
-{
-    __u8 first, next;
-    __be16 frag;
-
-    if (p->family == 4) {
-        if (bpf_skb_load_bytes(skb, ETH_HLEN, &first, 1) < 0 ||
-            bpf_skb_load_bytes(skb, ETH_HLEN + offsetof(struct iphdr, frag_off), &frag, 2) < 0 ||
-            (frag & bpf_htons(0x3fff)))
-            return 0;
-        return ETH_HLEN + (first & 0xf) * 4;
-    }
-    if (bpf_skb_load_bytes(skb, ETH_HLEN + offsetof(struct ipv6hdr, nexthdr), &next, 1) < 0 ||
-        next != p->tuple.protocol)
-        return 0;
-    return ETH_HLEN + sizeof(struct ipv6hdr);
-}
-
-/* One end of the packet, and of p, becomes `to`. Negative if the packet is not of that form. */
-static __always_inline int rewrite(struct __sk_buff *skb, struct packet *p, bool source,
-                                   const struct l4_addr *to)
-{
-    struct addr *addr = source ? &p->tuple.saddr : &p->tuple.daddr;
-    __be16 *port = source ? &p->tuple.sport : &p->tuple.dport;
-    bool udp = p->tuple.protocol == IPPROTO_UDP;
-    __u32 l4 = ports_of(skb, p), at, sum;
-    __u64 flags = udp ? BPF_F_MARK_MANGLED_0 : 0;
-    struct addr before = *addr, after = to->addr;
-    __u64 v6_flags = flags | BPF_F_PSEUDO_HDR | BPF_F_IPV6;
-    __s64 diff;
-    long failed = 0;
-
-    if (!l4)
-        return -1;
-    sum = l4 + (udp ? 6 : 16);
-    if (p->family == 4) {
-        at = ETH_HLEN + (source ? offsetof(struct iphdr, saddr) : offsetof(struct iphdr, daddr));
-        if (bpf_l3_csum_replace(skb, ETH_HLEN + offsetof(struct iphdr, check), before.w[3],
-                                after.w[3], 4) < 0 ||
-            bpf_skb_store_bytes(skb, at, &after.w[3], 4, 0) < 0)
-            return -1;
-        diff = bpf_csum_diff(&before.w[3], 4, &after.w[3], 4, 0);
-    } else {
-        at =
-            ETH_HLEN + (source ? offsetof(struct ipv6hdr, saddr) : offsetof(struct ipv6hdr, daddr));
-        if (bpf_skb_store_bytes(skb, at, &after, 16, 0) < 0)
-            return -1;
-        diff = bpf_csum_diff(before.w, 16, after.w, 16, 0);
-    }
-    if (p->family == 4 || bpf_l4_csum_replace(skb, sum, 0, diff, v6_flags) < 0)
-        failed = bpf_l4_csum_replace(skb, sum, 0, diff, flags | BPF_F_PSEUDO_HDR);
-    if (failed || bpf_l4_csum_replace(skb, sum, *port, to->port, flags | 2) < 0 ||
-        bpf_skb_store_bytes(skb, l4 + (source ? 0 : 2), &to->port, 2, 0) < 0)
-        return -1;
-    *addr = after;
-    *port = to->port;
-    return 0;
-}
-
 static __always_inline struct tuple answer_of(const struct packet *p, const struct l4_addr *backend)
 {
     struct tuple t = p->tuple;
@@ -101,16 +38,13 @@ static __always_inline struct tuple answer_of(const struct packet *p, const stru
     return t;
 }
 
-/* Whether answers would go astray: another flow of the same source port has this backend, or it is
- * the pod itself, which takes no packet from its own address. */
+/* Whether answers would go astray: another flow of the same source port has this backend. */
 static __always_inline bool clashes(const struct packet *p, const struct l4_addr *frontend,
                                     const struct l4_addr *backend)
 {
     struct tuple answer = answer_of(p, backend);
     struct nat *n = bpf_map_lookup_elem(&service_nat, &answer);
 
-    if (backend->addr.d[0] == p->tuple.saddr.d[0] && backend->addr.d[1] == p->tuple.saddr.d[1])
-        return true;
     return n && is_recent(p, n) && !same_addr(&n->other, frontend);
 }
 
@@ -168,8 +102,10 @@ static __always_inline int packet_to_backend(struct __sk_buff *skb, struct packe
     if (known && goes_on(p, s, known)) {
         flow.other = known->other;
     } else {
-        int result = s ? select_for(p, &frontend, s, endpoint_id, &flow.other) : 0;
+        int result = 0;
 
+        if (s && !find_view(&frontend, endpoint_id)) /* else from_endpoint redirects it */
+            result = select_for(p, &frontend, s, endpoint_id, &flow.other);
         if (result <= 0)
             return result < 0 ? DROP_NO_BACKEND : DROP_NONE;
     }
@@ -198,4 +134,45 @@ static __always_inline int packet_to_frontend(struct __sk_buff *skb, struct pack
     known->last_seen = bpf_ktime_get_ns();
     frontend = known->other;
     return rewrite(skb, p, true, &frontend) < 0 ? DROP_FRAGMENT : DROP_NONE;
+}
+
+static __always_inline bool is_to_itself(const struct packet *p)
+{
+    return p->tuple.daddr.d[0] == p->tuple.saddr.d[0] && p->tuple.daddr.d[1] == p->tuple.saddr.d[1];
+}
+
+/* Back into the pod that has sent it, without asking anybody: policy has no say in what a pod sends
+ * itself. */
+static __always_inline int turn_round(struct __sk_buff *skb)
+{
+    struct ethhdr eth;
+    __u8 mac[ETH_ALEN];
+
+    if (bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)) < 0)
+        return TCX_DROP;
+    __builtin_memcpy(mac, eth.h_dest, ETH_ALEN);
+    __builtin_memcpy(eth.h_dest, eth.h_source, ETH_ALEN);
+    __builtin_memcpy(eth.h_source, mac, ETH_ALEN);
+    if (bpf_skb_store_bytes(skb, 0, &eth, sizeof(eth), 0) < 0)
+        return TCX_DROP;
+    return bpf_redirect_peer(skb->ifindex, 0);
+}
+
+/* What a pod answers itself, as the frontend; TCX_NEXT: it is Envoy that it answers. */
+static __always_inline int answer_itself(struct __sk_buff *skb, struct packet *p)
+{
+    struct tuple answer = p->tuple;
+    struct l4_addr frontend;
+    struct nat *known;
+
+    answer.daddr = answer.saddr;
+    answer.direction = INGRESS;
+    known = bpf_map_lookup_elem(&service_nat, &answer);
+    if (!known)
+        return TCX_NEXT;
+    known->last_seen = bpf_ktime_get_ns();
+    frontend = known->other;
+    if (to_itself(skb, p) < 0 || rewrite(skb, p, true, &frontend) < 0)
+        return TCX_DROP;
+    return turn_round(skb);
 }

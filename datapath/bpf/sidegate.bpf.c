@@ -37,6 +37,10 @@
 #include "sidecar.h"
 #include "policy.h"
 #include "redirect.h"
+#include "mesh.h"
+#include "mesh_packet.h"
+#include "nat.h"
+#include "itself.h"
 
 char _license[] SEC("license") = "GPL";
 
@@ -59,9 +63,10 @@ static __always_inline int forward(struct packet *p, struct report *r, const str
     return TCX_NEXT;
 }
 
-/* `hook` is the direction of the hook, `r` names the end whose policy decided. */
+/* `hook` is the direction of the hook, `r` names the end whose policy decided; `flags` are for the
+ * connection, besides CT_PROXIED. */
 static __always_inline int redirect(struct __sk_buff *skb, struct packet *p, struct report *r,
-                                    __u16 port, __u8 hook, __u32 peer)
+                                    __u16 port, __u8 hook, __u32 peer, __u32 flags)
 {
     if (p->tuple.protocol != IPPROTO_TCP)
         return drop(p, r, DROP_NOT_TCP);
@@ -70,7 +75,7 @@ static __always_inline int redirect(struct __sk_buff *skb, struct packet *p, str
     r->verdict = VERDICT_REDIRECTED;
     count(p, r);
     if (is_first_syn(p)) {
-        if (remember(p, hook, CT_PROXIED, peer) < 0)
+        if (remember(p, hook, CT_PROXIED | flags, peer) < 0)
             return drop(p, r, DROP_CONNTRACK_FULL);
         report(p, r);
     }
@@ -112,12 +117,34 @@ static __always_inline bool is_neighbours(struct __sk_buff *skb, const struct pa
     return is_neighbour_unicast(skb, p);
 }
 
+/* A Service's address is no pod's: it is the world's, or of a block that policy names. */
+static __always_inline struct mesh_view *view_of(const struct packet *p, const struct endpoint *ep,
+                                                 __u32 identity)
+{
+    struct l4_addr at = {
+        .addr = p->tuple.daddr, .port = p->tuple.dport, .protocol = p->tuple.protocol};
+
+    if (identity >= IDENTITY_OF_LABELS && identity < IDENTITY_OF_BLOCKS)
+        return NULL;
+    return find_view(&at, ep->id);
+}
+
+/* Its Service has no routes any more, but it lives on where it began; Envoy judges what it carries.
+ */
+static __always_inline bool lives_on(struct __sk_buff *skb, struct packet *p)
+{
+    struct conn *c = find_forward(p, EGRESS);
+
+    return c && (c->flags & CT_MESH) && !is_first_syn(p) && to_proxy_socket(skb, p) == 0;
+}
+
 /* TCX_PASS: it has Envoy's socket. */
 static __always_inline int judge_sent(struct __sk_buff *skb, const struct endpoint *ep,
                                       struct packet *p, struct report *r)
 {
     struct ipcache_value dst = {};
     struct judgement out, in = {.action = ACTION_ALLOW};
+    struct mesh_view *view;
     struct conn *c;
 
     c = find_reply(p, INGRESS);
@@ -133,9 +160,12 @@ static __always_inline int judge_sent(struct __sk_buff *skb, const struct endpoi
     r->destination_identity = dst.identity;
     if (is_neighbours(skb, p, ep, &dst))
         return speaks_for_itself(skb, ep) ? TCX_NEXT : drop(p, r, DROP_INVALID_SOURCE);
+    view = view_of(p, ep, dst.identity);
+    if (view) /* who the backend is, and so what policy says, is known in Envoy */
+        return redirect(skb, p, r, view->proxy_port, EGRESS, dst.identity, CT_MESH);
     out = judge(ep->id, EGRESS, dst.identity, p);
     if (out.action == ACTION_DENY)
-        return deny(p, r, &out);
+        return lives_on(skb, p) ? TCX_PASS : deny(p, r, &out);
     if (out.sidecar && !is_of_proxy(skb, p, ep->id, find_forward(p, EGRESS)))
         return drop(p, r, DROP_NOT_SIDECAR);
     if (dst.endpoint_id)
@@ -154,7 +184,7 @@ static __always_inline int judge_sent(struct __sk_buff *skb, const struct endpoi
             r->direction = INGRESS; /* it is the destination's policy that asks for it */
             r->endpoint_id = dst.endpoint_id;
         }
-        return redirect(skb, p, r, port, EGRESS, dst.identity);
+        return redirect(skb, p, r, port, EGRESS, dst.identity, 0);
     }
     c = find_forward(p, EGRESS);
     /* Its last L7 rule went, but it lives on where it began. */
@@ -185,6 +215,8 @@ int from_endpoint(struct __sk_buff *skb)
         return drop(&p, &r, DROP_INVALID_SOURCE);
     if (p.icmp_error)
         return concerns_conn(&p) ? TCX_NEXT : drop(&p, &r, DROP_POLICY_DENIED);
+    if (is_to_nobody(&p) && (to_itself(skb, &p) < 0 || !find_reply(&p, INGRESS)))
+        return drop(&p, &r, DROP_INVALID_DESTINATION);
     verdict = judge_sent(skb, ep, &p, &r);
     /* A bridge switches a frame to whomever it is for, and its netfilter hooks lose the socket of
      * one that is its own. */
@@ -242,6 +274,8 @@ int to_endpoint(struct __sk_buff *skb)
     if (is_proxy_mark(skb->mark)) { /* judged when it came to Envoy, and by Envoy */
         if (is_first_syn(&p) && remember(&p, INGRESS, CT_PROXY_UPSTREAM, 0) < 0)
             return drop(&p, &r, DROP_CONNTRACK_FULL);
+        if (is_own_source(&p, ep) && from_nobody(skb, &p) < 0)
+            return drop(&p, &r, DROP_FRAGMENT);
         return TCX_NEXT;
     }
     if (!is_first_syn(&p) && find_reply(&p, EGRESS))
@@ -301,7 +335,7 @@ static __always_inline int from_device(struct __sk_buff *skb, bool hairpin)
         return to_proxy_socket(skb, &p) < 0 ? drop(&p, &r, DROP_PROXY_DOWN) : TCX_PASS;
     in = judge(dst.endpoint_id, INGRESS, src.identity, &p);
     if (in.action == ACTION_REDIRECT)
-        return redirect(skb, &p, &r, in.proxy_port, INGRESS, src.identity);
+        return redirect(skb, &p, &r, in.proxy_port, INGRESS, src.identity, 0);
     c = is_first_syn(&p) ? NULL : find_forward(&p, INGRESS);
     if (!c || !(c->flags & CT_PROXIED))
         return TCX_NEXT;

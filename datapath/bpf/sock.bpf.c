@@ -20,6 +20,7 @@
 #include "structs.h"
 #include "services.h"
 #include "services_sock.h"
+#include "mesh.h"
 
 #define ALLOW 1
 #define REFUSE 0
@@ -120,7 +121,7 @@ static __always_inline int translate(struct bpf_sock_addr *ctx, struct l4_addr *
     __u64 socket;
     int result;
 
-    if (!s || is_left_alone(ctx))
+    if (!s || is_left_alone(ctx) || has_views(at, bpf_get_netns_cookie(ctx)))
         return 0;
     socket = bpf_get_socket_cookie(ctx);
     if (s->affinity_seconds) {

@@ -10,6 +10,15 @@ struct addr {
     };
 };
 
+/* An address is v4-mapped, so that one map serves both families and IPv6 sockets need no care. */
+struct l4_addr {
+    struct addr addr;
+    __be16 port;
+    __u8 protocol;
+    __u8 pad;
+    __u32 pad2;
+};
+
 struct ipcache_key {
     __u32 prefixlen;
     __u8 addr[16];
@@ -64,6 +73,7 @@ struct tuple {
 #define CT_CLOSING 4        /* a reset was seen */
 #define CT_KUBELET 8        /* the kubelet began it */
 #define CT_SIDECAR 16       /* the pod's own proxy has accepted it */
+#define CT_MESH 32          /* the client's side, to a Service that routes are attached to */
 
 struct conn {
     __u64 last_seen; /* ktime, ns */

@@ -44,7 +44,8 @@ class Cluster:
     """``endpoints``: name of its EndpointSet, which is its own (a second cluster that
     asked for the set of another would wait for Envoy's timeout).
 
-    ``origin``: the Service. ``port``: the Service's.
+    ``origin``: the Service. ``port``: the Service's. ``transparent``: connections keep the client's
+    address, so a client gets endpoints of its address family.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Cluster:
     endpoints: str
     protocol: Protocol = Protocol.HTTP
     tls: UpstreamTls | None = None
+    transparent: bool = False
 
     def __post_init__(self) -> None:
         check_port(self.port, f"cluster {self.name}")
@@ -80,11 +82,13 @@ class EndpointGroup:
 class EndpointSet:
     """Of one Service port. Empty: requests are answered 503.
 
-    Where no endpoint is ready, those that still serve while they terminate.
+    Where no endpoint is ready, those that still serve while they terminate. ``transparent``: its
+    cluster is.
     """
 
     name: str
     groups: tuple[EndpointGroup, ...] = ()
+    transparent: bool = False
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Each once: slices may overlap while they are rebalanced."""

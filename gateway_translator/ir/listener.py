@@ -92,7 +92,7 @@ class MeshView:
 class MeshFrontend:
     """A Service port that routes are attached to (GAMMA); the Service is left untranslated.
 
-    ``name``: ``namespace/service/port/transport``. ``addresses``: its cluster IPs.
+    ``name``: ``namespace/service/port``, of TCP. ``addresses``: its cluster IPs.
     ``producer``: for every client, None where only consumers have routes (others then reach the
     Service as if there were none). ``consumers``: by the client's namespace, in place of it.
     """
@@ -101,7 +101,6 @@ class MeshFrontend:
     service: ObjectRef
     addresses: tuple[str, ...]
     port: int
-    transport: Transport
     producer: MeshView | None
     consumers: Mapping[str, MeshView] = field(default_factory=dict)
 

@@ -12,6 +12,7 @@ from gateway_translator.resources.meta import Object, without_nulls
 _GATEWAY = "gateway.networking.k8s.io"
 KINDS: dict[str, tuple[str, type[Object]]] = {
     "GatewayClass": (_GATEWAY, gateway.GatewayClass),
+    "XMesh": ("gateway.networking.x-k8s.io", gateway.XMesh),
     "Gateway": (_GATEWAY, gateway.Gateway),
     "ListenerSet": (_GATEWAY, gateway.ListenerSet),
     "HTTPRoute": (_GATEWAY, routes.HttpRoute),
@@ -31,7 +32,7 @@ KINDS: dict[str, tuple[str, type[Object]]] = {
 }
 """By kind: its API group and its type."""
 
-CLUSTER_SCOPED = frozenset({"GatewayClass", "IngressClass", "Namespace"})
+CLUSTER_SCOPED = frozenset({"GatewayClass", "IngressClass", "Namespace", "XMesh"})
 
 
 class InvalidResourceError(ValueError):

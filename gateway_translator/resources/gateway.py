@@ -1,4 +1,5 @@
-"""GatewayClass, Gateway and ListenerSet. Source: gateway.networking.k8s.io/v1."""
+"""GatewayClass, Gateway and ListenerSet, and XMesh. Source: gateway.networking.k8s.io/v1, and
+gateway.networking.x-k8s.io/v1alpha1."""
 
 from __future__ import annotations
 
@@ -15,6 +16,12 @@ class GatewayClassSpec(Struct, frozen=True):
 
 
 class GatewayClass(Object, frozen=True):
+    spec: GatewayClassSpec
+
+
+class XMesh(Object, frozen=True):
+    """What says which mesh serves routes of Services, as a GatewayClass does of Gateways."""
+
     spec: GatewayClassSpec
 
 

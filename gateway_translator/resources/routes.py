@@ -185,6 +185,14 @@ class RouteSpec(Struct, frozen=True):
     hostnames: tuple[Hostname, ...] = ()
     use_default_gateways: str = ""
 
+    def services(self, namespace: str) -> frozenset[tuple[str, str]]:
+        """(namespace, name) of the parents that are; ``namespace``: the route's."""
+        return frozenset(
+            (ref.namespace or namespace, ref.name)
+            for ref in self.parent_refs
+            if (ref.group, ref.kind) == ("", "Service")
+        )
+
 
 class HttpRouteSpec(RouteSpec, frozen=True):
     rules: tuple[HttpRouteRule, ...] = (HttpRouteRule(matches=(HttpRouteMatch(path=PathMatch()),)),)

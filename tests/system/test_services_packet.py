@@ -25,6 +25,7 @@ pytestmark = pytest.mark.system
 
 TCP, UDP = Protocol.TCP, Protocol.UDP
 TCP_PORT, UDP_PORTS = 8080, (5353, 5354)
+NOBODY = {4: "192.0.0.8", 6: "64:ff9b:1::c000:8"}
 
 
 @pytest.fixture
@@ -164,11 +165,23 @@ def test_one_source_port_to_two_services_with_one_backend(rig: Rig, services: Se
     assert rig.reasons() == {DropReason.NO_BACKEND}
 
 
-def test_a_pod_is_not_its_own_backend(rig: Rig, services: Services) -> None:
-    """While there is another one."""
-    (other,) = table(rig, 4)[frontend()].backends
-    services.replace({frontend(): ServicePort((Backend(rig.a.ipv4, TCP_PORT), other))})
-    assert {ask_service(rig, 4) for _ in range(12)} == {str(rig.a.ipv4)}
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_pod_may_be_its_own_backend(rig: Rig, services: Services, family: int) -> None:
+    """Whatever its policy; what it answers itself comes from the Service."""
+    rig.serve(rig.a.netns, TCP_PORT)
+    rig.serve(rig.a.netns, UDP_PORTS[0], socket.SOCK_DGRAM)
+    rig.set(1, ingress=CLOSED, egress=CLOSED)
+    own = ip_address(rig.a.address(family))
+    services.replace(
+        {
+            frontend(family): ServicePort((Backend(own, TCP_PORT),)),
+            frontend(family, UDP): ServicePort((Backend(own, UDP_PORTS[0]),)),
+        }
+    )
+    assert ask_service(rig, family) == NOBODY[family]
+    with datagrams(rig, family) as client:
+        for _ in range(2):
+            assert exchange(client, family) == ("pong", (CLUSTER_IPS[family], PORT))
 
 
 def test_other_pods_and_addresses_are_not_touched(rig: Rig, services: Services) -> None:

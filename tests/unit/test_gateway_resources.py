@@ -15,6 +15,7 @@ from envoy_data_plane.envoy.extensions.upstreams.http.v3 import HttpProtocolOpti
 
 from gateway_translator.ir import Delta
 from tests.gateway_catalogue import everything
+from xds_server.gateway.ports import PORTS
 from xds_server.gateway.render import Renderer
 from xds_server.marks import UPSTREAM_MARK
 from xds_server.resources import (
@@ -26,6 +27,7 @@ from xds_server.resources import (
     VIRTUAL_HOST_TYPE,
 )
 
+TCP_PROXY = "envoy.filters.network.tcp_proxy"
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 KINDS = {
     CLUSTER_TYPE: Cluster,
@@ -74,6 +76,61 @@ def test_requests_are_judged_in_their_cluster_and_bytes_by_the_kernel(
                 "envoy.filters.http.upstream_codec",
             ]
             assert marks == [UPSTREAM_MARK]
+
+
+MESH = "gateway/mesh/n/all/"
+HTTP, BYTES = ["envoy.filters.network.http_connection_manager"], ["sidegate_mesh", TCP_PROXY]
+
+
+@pytest.mark.parametrize(
+    ("name", "chains", "reads"),
+    [
+        (f"{MESH}80", {"plain": HTTP}, ["sidegate_guard"]),
+        (
+            f"{MESH}80/for/of-names",
+            {"a.test": BYTES, "plain": HTTP},
+            ["envoy.filters.listener.tls_inspector"],
+        ),
+        (f"{MESH}90", {"plain": BYTES}, []),
+        (f"{MESH}91/for/consumer", {"plain": HTTP}, ["sidegate_guard"]),
+    ],
+)
+def test_listeners_of_services_know_whose_a_connection_is(
+    decoded: dict[str, dict[str, Any]], name: str, chains: dict[str, list[str]], reads: list[str]
+) -> None:
+    """Bytes are judged there, requests in their cluster; both by what `sidegate_peer` keeps."""
+    listener = decoded[LISTENER_TYPE][name]
+    found = {c.name: [f.name for f in c.filters] for c in listener.filter_chains}
+    assert found == {f"{chain}/{family}": chains[chain] for chain in chains for family in (4, 6)}
+    assert [each.name for each in listener.listener_filters] == [
+        "envoy.filters.listener.original_dst",
+        "sidegate_peer",
+        "envoy.filters.listener.original_src",
+        *reads,
+    ]
+
+
+def test_endpoints_of_a_service_are_told_apart_by_their_family(
+    decoded: dict[str, dict[str, Any]],
+) -> None:
+    assert decoded[CLUSTER_TYPE]["gateway/mesh"].lb_subset_config is not None
+    assert decoded[CLUSTER_TYPE]["gateway/http"].lb_subset_config is None
+    (group,) = decoded[ENDPOINT_TYPE]["gateway/mesh"].endpoints
+    assert {
+        each.endpoint.address.socket_address.address: each.metadata.filter_metadata["envoy.lb"]
+        .fields["family"]
+        .string_value
+        for each in group.lb_endpoints
+    } == {"127.0.0.1": "4", "::1": "6"}
+
+
+def test_each_view_of_a_service_has_a_port_of_its_own(decoded: dict[str, dict[str, Any]]) -> None:
+    found = [
+        listener.address.socket_address.port_value
+        for name, listener in decoded[LISTENER_TYPE].items()
+        if name.startswith(MESH)
+    ]
+    assert sorted(found) == list(PORTS[:4])
 
 
 def test_a_port_of_the_node_is_one_on_all_of_its_addresses() -> None:
@@ -132,7 +189,7 @@ def test_what_is_gone_is_said_so() -> None:
             **{
                 name: dict.fromkeys(getattr(made, name))
                 for name in ("listeners", "tables", "virtual_hosts", "clusters", "endpoints",
-                             "certificates", "trust")
+                             "certificates", "trust", "mesh")
             }
         )
     )  # fmt: skip

@@ -171,16 +171,6 @@ def test_changes_name_the_frontends_that_changed() -> None:
     assert model.select({WEB}) == {WEB: None}
 
 
-def test_a_service_that_mesh_routes_have_is_left_alone() -> None:
-    model = ServiceModel()
-    model.upsert(service())
-    assert model.take_over({("default", "web"), ("default", "unknown")}) == {WEB}
-    assert model.table == {}
-    assert model.upsert(endpoint_slice({"10.0.0.1": READY})) == set()
-    assert model.take_over(set()) == {WEB}
-    assert model.table == {WEB: ServicePort(backends("10.0.0.1"))}
-
-
 def test_an_address_that_another_service_gets_before_the_first_is_known_to_be_gone() -> None:
     model = ServiceModel()
     model.upsert(service())

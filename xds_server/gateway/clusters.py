@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from ipaddress import ip_address
 from typing import Any
 
 from envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2
-from envoy.config.core.v3 import address_pb2, protocol_pb2
+from envoy.config.core.v3 import address_pb2, base_pb2, protocol_pb2
 from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 from envoy.extensions.filters.http.upstream_codec.v3 import upstream_codec_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import (
@@ -18,7 +19,7 @@ from google.protobuf.message import Message
 
 from gateway_translator.ir import Cluster, EndpointSet, Protocol
 from xds_server.gateway import tls
-from xds_server.gateway.names import ads, named
+from xds_server.gateway.names import BALANCED, FAMILY, ads, named
 from xds_server.marks import UPSTREAM_MARK, marked
 from xds_server.original_dst import unlimited
 from xds_server.resources import duration, module_filter, packed
@@ -27,6 +28,11 @@ _CONNECT_SECONDS = 10
 _CACHED_AFTER_SECONDS = 1
 """A cluster that changed is not sent its endpoints again: it has what Envoy keeps after this."""
 _ENDPOINTS_KEPT = 16_384
+_BY_FAMILY = cluster_pb2.Cluster.LbSubsetConfig(
+    # Requests of Envoy's own, mirrored ones for instance, are of no family.
+    fallback_policy=cluster_pb2.Cluster.LbSubsetConfig.ANY_ENDPOINT,
+    subset_selectors=[cluster_pb2.Cluster.LbSubsetConfig.LbSubsetSelector(keys=[FAMILY])],
+)
 _OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
@@ -47,6 +53,8 @@ def cluster(made: Cluster, sources: Sequence[str] = ()) -> Message:
         lb_policy=cluster_pb2.Cluster.LEAST_REQUEST,
         circuit_breakers=circuit_breaker_pb2.CircuitBreakers(thresholds=unlimited()),
     )
+    if made.transparent:
+        result.lb_subset_config.CopyFrom(_BY_FAMILY)
     if made.tls:
         result.transport_socket.CopyFrom(tls.upstream(made.tls, made.protocol))
     if made.protocol not in (Protocol.TCP, Protocol.UDP):
@@ -64,7 +72,7 @@ def cluster(made: Cluster, sources: Sequence[str] = ()) -> Message:
 def endpoints(made: EndpointSet) -> Message:
     # Repeated fields that follow each other on the wire are one list.
     group = endpoint_components_pb2.LocalityLbEndpoints.FromString(
-        b"".join(_endpoint(each.address, each.port) for each in made.endpoints())
+        b"".join(_endpoint(each.address, each.port, made.transparent) for each in made.endpoints())
     )
     assignment: Message = endpoint_pb2.ClusterLoadAssignment(
         cluster_name=named(made.name), endpoints=[group]
@@ -73,12 +81,20 @@ def endpoints(made: EndpointSet) -> Message:
 
 
 @functools.lru_cache(maxsize=_ENDPOINTS_KEPT)
-def _endpoint(text: str, port: int) -> bytes:
+def _endpoint(text: str, port: int, transparent: bool) -> bytes:
     """A group with it alone: of a thousand endpoints of which one changes the others are ready."""
     endpoint = endpoint_components_pb2.Endpoint(address=address(text, port))
-    alone = endpoint_components_pb2.LbEndpoint(endpoint=endpoint)
+    metadata = of_family(ip_address(text).version) if transparent else None
+    alone = endpoint_components_pb2.LbEndpoint(endpoint=endpoint, metadata=metadata)
     group = endpoint_components_pb2.LocalityLbEndpoints(lb_endpoints=[alone])
     return bytes(group.SerializeToString(deterministic=True))
+
+
+def of_family(version: int) -> Any:
+    """Metadata of endpoints, and of whoever is to get such ones alone. ``version``: of IP."""
+    result = base_pb2.Metadata()
+    result.filter_metadata[BALANCED].update({FAMILY: str(version)})
+    return result
 
 
 def address(text: str, port: int, udp: bool = False) -> Any:

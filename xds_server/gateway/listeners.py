@@ -18,7 +18,7 @@ from google.protobuf.wrappers_pb2 import BoolValue
 
 from gateway_translator.ir import Backends, FilterChain, Forward, HttpHandler, Listener, Transport
 from xds_server.gateway import tls
-from xds_server.gateway.clusters import address
+from xds_server.gateway.clusters import address, of_family
 from xds_server.gateway.manager import alternative_service, connection_manager
 from xds_server.gateway.names import NOWHERE, named
 from xds_server.gateway.udp import udp_filter
@@ -42,10 +42,7 @@ def listeners(made: Listener) -> dict[str, Message]:
         return {result.name: result}
     result = _listener(made)
     if made.reads_sni:
-        inspector = packed(tls_inspector_pb2.TlsInspector())
-        result.listener_filters.append(
-            components.ListenerFilter(name=_TLS_INSPECTOR, typed_config=inspector)
-        )
+        result.listener_filters.append(tls_inspector())
     result.filter_chains.extend(_chain(chain, made) for chain in made.chains)
     return {result.name: result} | _http3(made)
 
@@ -91,7 +88,7 @@ def _chain(chain: FilterChain, made: Listener) -> Any:
             manager.http_filters.insert(0, _told_of_http3(port))
         result.filters.append(_filter(_MANAGER, manager))
     else:
-        result.filters.append(_tcp_proxy(chain.name, chain.handler))
+        result.filters.append(tcp_proxy(chain.name, chain.handler))
     return result
 
 
@@ -116,8 +113,17 @@ def _told_of_http3(port: int) -> Any:
     return hcm.HttpFilter(name="envoy.filters.http.header_mutation", typed_config=packed(config))
 
 
-def _tcp_proxy(name: str, forward: Forward) -> Any:
+def tls_inspector() -> Any:
+    """The listener filter that reads server names."""
+    inspector = packed(tls_inspector_pb2.TlsInspector())
+    return components.ListenerFilter(name=_TLS_INSPECTOR, typed_config=inspector)
+
+
+def tcp_proxy(name: str, forward: Forward, family: int = 0) -> Any:
+    """The network filter that carries bytes to backends. ``family``: as of a connection manager."""
     proxy = tcp_proxy_pb2.TcpProxy(stat_prefix=named(name), idle_timeout=duration(0))
+    if family:
+        proxy.metadata_match.CopyFrom(of_family(family))
     _choose(forward.backends, proxy)
     return _filter("envoy.filters.network.tcp_proxy", proxy)
 

@@ -1,4 +1,4 @@
-"""The HTTP connection manager of a Gateway: an edge, unlike the node's own (http_listener)."""
+"""The HTTP connection manager of routes: an edge, unlike the node's own (http_listener)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from envoy.config.core.v3 import base_pb2, protocol_pb2
 from envoy.config.route.v3 import route_components_pb2 as routes
 from envoy.config.route.v3 import route_pb2
 from envoy.extensions.filters.http.router.v3 import router_pb2
+from envoy.extensions.filters.http.set_metadata.v3 import set_metadata_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2 as hcm,
 )
@@ -16,8 +17,9 @@ from google.protobuf.wrappers_pb2 import BoolValue
 
 from gateway_translator.ir import RouteTable, VirtualHost
 from xds_server.gateway.actions import answer, route
+from xds_server.gateway.clusters import of_family
 from xds_server.gateway.filters import http_filters
-from xds_server.gateway.names import ads, named, virtual_host_name
+from xds_server.gateway.names import BALANCED, ads, named, virtual_host_name
 from xds_server.resources import duration, packed
 
 _REQUEST_HEADERS_SECONDS = 60  # a client that sends its headers byte by byte holds nothing longer
@@ -25,8 +27,9 @@ _UPGRADES = ("websocket",)
 _SERVER = "sidegate"
 
 
-def connection_manager(table: str, quic: bool = False) -> Any:
-    """``quic``: the connections are HTTP/3's."""
+def connection_manager(table: str, quic: bool = False, family: int = 0) -> Any:
+    """``quic``: the connections are HTTP/3's. ``family``: of the clients of a Service (4, 6), whose
+    own addresses backends see; 0: a Gateway's."""
     manager = hcm.HttpConnectionManager(
         stat_prefix=named(table),
         rds=hcm.Rds(route_config_name=named(table), config_source=ads()),
@@ -43,6 +46,7 @@ def connection_manager(table: str, quic: bool = False) -> Any:
         ],
         # The client's address is the connection's, and goes on in x-forwarded-for.
         use_remote_address=BoolValue(value=True),
+        skip_xff_append=bool(family),
         normalize_path=BoolValue(value=True),
         # A backend's own name stays; what answers without one is an origin server to clients.
         server_name=_SERVER,
@@ -53,10 +57,23 @@ def connection_manager(table: str, quic: bool = False) -> Any:
         stream_idle_timeout=duration(0),
         request_headers_timeout=duration(_REQUEST_HEADERS_SECONDS),
     )
+    if family:
+        manager.http_filters.insert(0, _balanced_in(family))
     if quic:
         manager.codec_type = hcm.HttpConnectionManager.HTTP3
         manager.http3_protocol_options.SetInParent()
     return manager
+
+
+def _balanced_in(family: int) -> Any:
+    said = set_metadata_pb2.Config(
+        metadata=[
+            set_metadata_pb2.Metadata(
+                metadata_namespace=BALANCED, value=of_family(family).filter_metadata[BALANCED]
+            )
+        ]
+    )
+    return hcm.HttpFilter(name="envoy.filters.http.set_metadata", typed_config=packed(said))
 
 
 def route_configuration(table: RouteTable) -> Message:

@@ -10,6 +10,8 @@ from envoy.type.matcher.v3 import regex_pb2, string_pb2
 from xds_server.resources import duration
 
 PREFIX = "gateway/"
+# Envoy balances by metadata of this name.
+BALANCED, FAMILY = "envoy.lb", "family"
 # A cluster that is never there: what is sent to it is answered as what refers to nothing.
 NOWHERE = f"{PREFIX}nowhere"
 

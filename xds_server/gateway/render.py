@@ -7,11 +7,13 @@ from typing import TypeVar
 
 from google.protobuf.message import Message
 
-from gateway_translator.ir import Cluster, Delta
+from gateway_translator.ir import Cluster, Delta, Listener, MeshFrontend
 from xds_server.gateway import clusters, tls
 from xds_server.gateway.listeners import listeners
 from xds_server.gateway.manager import route_configuration, virtual_host
+from xds_server.gateway.mesh import mesh_listeners
 from xds_server.gateway.names import named, virtual_host_name
+from xds_server.gateway.ports import ProxyPorts
 from xds_server.resources import (
     CLUSTER_TYPE,
     ENDPOINT_TYPE,
@@ -26,14 +28,16 @@ Changes = dict[str, dict[str, Message | None]]
 
 
 class Renderer:
-    """``sources``: addresses that backends see, see :func:`clusters.cluster`.
+    """``sources``: addresses that backends see, see :func:`clusters.cluster`. ``ports``: those of
+    listeners of the mesh; what has none is given one.
 
     Keeps no more than which listeners each of the IR's has become.
     """
 
-    def __init__(self, sources: Sequence[str] = ()) -> None:
+    def __init__(self, sources: Sequence[str] = (), ports: ProxyPorts | None = None) -> None:
         self._sources = sources
-        self._listeners: dict[str, frozenset[str]] = {}
+        self._ports = ports or ProxyPorts()
+        self._listeners: dict[tuple[type, str], frozenset[str]] = {}
 
     def leave_from(self, sources: Sequence[str]) -> None:
         """Of clusters that are rendered from now on."""
@@ -60,11 +64,21 @@ class Renderer:
     def _rendered_listeners(self, delta: Delta) -> dict[str, Message | None]:
         changed: dict[str, Message | None] = {}
         for name, made in delta.listeners.items():
-            now: Mapping[str, Message] = listeners(made) if made else {}
-            changed |= dict.fromkeys(self._listeners.get(name, frozenset()) - now.keys())
-            changed |= now
-            self._listeners[name] = frozenset(now)
+            changed |= self._in_place((Listener, name), listeners(made) if made else {})
+        for name, frontend in delta.mesh.items():
+            now = mesh_listeners(frontend, self._ports) if frontend else {}
+            changed |= self._in_place((MeshFrontend, name), now)
+        for name in [name for name, message in changed.items() if message is None]:
+            self._ports.give_back(name)
         return changed
+
+    def _in_place(
+        self, of: tuple[type, str], now: Mapping[str, Message]
+    ) -> dict[str, Message | None]:
+        """In place of those that it had become before."""
+        gone = dict.fromkeys(self._listeners.get(of, frozenset()) - now.keys())
+        self._listeners[of] = frozenset(now)
+        return {**gone, **now}
 
 
 def _each(

@@ -97,6 +97,9 @@ capabilities:
     {{- include "sidegate.gatewayKinds" . | nindent 4 }}
     - referencegrants
   verbs: [list, watch]
+- apiGroups: [gateway.networking.x-k8s.io]
+  resources: [xmeshes]
+  verbs: [list, watch]
 - apiGroups: [networking.k8s.io]
   resources: [ingresses, ingressclasses]
   verbs: [list, watch]
@@ -111,4 +114,5 @@ capabilities:
     {{- range (append (include "sidegate.gatewayKinds" . | fromYamlArray) "referencegrants") }}
     - {{ . }}.gateway.networking.k8s.io
     {{- end }}
+    - xmeshes.gateway.networking.x-k8s.io
 {{- end }}

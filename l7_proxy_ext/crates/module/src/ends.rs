@@ -57,6 +57,14 @@ impl Ends {
         }
     }
 
+    /// Whether both are one pod: policy has nothing to say of what it sends itself.
+    pub fn are_one(&self) -> bool {
+        match (&self.source, &self.destination) {
+            (Some(source), Some(destination)) => source.endpoint_id == destination.endpoint_id,
+            _ => false,
+        }
+    }
+
     /// The identity at the other end.
     pub fn peer(&self, direction: Direction) -> u32 {
         match direction {
@@ -109,7 +117,7 @@ pub fn ends(
             return Some(Rc::clone(ends));
         }
         let ends = Rc::new(match (sight, side) {
-            (Sight::Node(ipcache), None) => on_node(key.0, ipcache, policies)?,
+            (Sight::Node(ipcache), None | Some(Side::Mesh)) => on_node(key.0, ipcache, policies)?,
             (Sight::Node(ipcache), Some(Side::Gateway)) => {
                 from_gateway(destination, ipcache, policies)?
             }
@@ -184,6 +192,6 @@ fn in_sidecar(
             destination: None,
             peer,
         },
-        Side::Gateway => return None,
+        Side::Gateway | Side::Mesh => return None,
     })
 }

@@ -119,10 +119,14 @@ impl Engine {
         let Some(ends) = ends else {
             let reason = match side {
                 Some(Side::Ingress | Side::Egress | Side::Forward) => Reason::UnknownPeer,
-                None | Some(Side::Gateway) => Reason::Internal,
+                None | Some(Side::Gateway | Side::Mesh) => Reason::Internal,
             };
             return Judgement::of_nobody(reason, side);
         };
+        if ends.are_one() {
+            let decision = Decision::not_enforced();
+            return Judgement { decision, direction: Direction::Egress, ends };
+        }
         let lies = ends.peer.as_ref().is_some_and(|peer| !certificate_fits(uri, peer));
         let authenticated = ends.peer.is_some() && !uri.is_empty() && !lies;
         let at = |direction| {

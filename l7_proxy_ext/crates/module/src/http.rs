@@ -52,6 +52,9 @@ impl Http {
 
     /// Waits to know who the peer is, and which certificate it shows.
     fn admit(&mut self, envoy: &Exchange) -> Next {
+        if self.side == Some(Side::Gateway) && envoy.filter_state(KEY).is_some() {
+            self.side = Some(Side::Mesh); // clusters serve both; what was redirected is a pod's
+        }
         let Some(facts) = self.facts(envoy) else {
             // Configured without `sidegate_peer`: there is nobody to name in a record.
             return deny(envoy, &Judgement::of_nobody(Reason::Internal, self.side));

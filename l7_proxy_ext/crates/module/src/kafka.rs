@@ -21,11 +21,12 @@ pub struct Kafka {
     held: Held,
 }
 
-/// What a sidecar's connection is, where the same filter sees all that is not HTTP.
+/// What a connection is where the same filter sees all that is not HTTP: in a sidecar, and of a
+/// Service with routes.
 #[derive(Clone, Copy, PartialEq)]
 enum Passage {
-    /// Nobody has asked yet; on the node it stays so, and every byte is read. Of what leaves a pod
-    /// the backend is known when the first bytes pass.
+    /// Nobody has asked yet; where policy has chosen it for Kafka it stays so, and every byte is
+    /// read. Where a backend is chosen, it is known when the first bytes pass.
     New,
     /// It is not known yet who the peer is.
     Waits,
@@ -42,8 +43,8 @@ impl Kafka {
         Self { engine, side, session, closed: false, passage: Passage::New, held }
     }
 
-    fn leaves(&self) -> bool {
-        self.side.is_some_and(Side::leaves)
+    fn is_balanced(&self) -> bool {
+        self.side.is_some_and(Side::is_balanced)
     }
 
     fn facts(&self, envoy: &Connection) -> Option<Facts> {
@@ -53,7 +54,7 @@ impl Kafka {
         }
     }
 
-    /// In a sidecar: whether this connection is to be read. Closes what has no right to be. What
+    /// Where it need not be Kafka: whether this connection is to be read. Closes what has no right to be. What
     /// was begun to be read is read to its end.
     fn admit(&mut self, envoy: &Connection) -> Flow {
         let generation = self.engine.generation();
@@ -101,7 +102,7 @@ impl Kafka {
     fn passes(&mut self, envoy: &Connection) -> Result<bool, Flow> {
         let now = self.engine.generation();
         match self.passage {
-            Passage::New if !self.leaves() => Ok(false),
+            Passage::New if !self.is_balanced() => Ok(false),
             Passage::Waits => Err(Flow::Stop),
             _ if self.closed => Err(Flow::Stop),
             Passage::Open(generation) if generation == now => Ok(true),
@@ -188,7 +189,7 @@ impl NetworkFilter for Kafka {
             Ok(true) => return Flow::Continue,
             Ok(false) => {}
             Err(flow) => {
-                if self.leaves() {
+                if self.is_balanced() {
                     self.held.read(envoy);
                 }
                 return flow;
@@ -209,7 +210,7 @@ impl NetworkFilter for Kafka {
             Ok(true) => return Flow::Continue,
             Ok(false) => {}
             Err(flow) => {
-                if self.leaves() {
+                if self.is_balanced() {
                     self.held.write(envoy, end_stream);
                 }
                 return flow;

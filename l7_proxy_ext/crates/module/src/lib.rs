@@ -18,7 +18,8 @@ use sidegate_abi::{Factory, Module, Refusal, http as http_abi, listener, network
 use std::sync::{Mutex, OnceLock};
 
 /// The module: the bootstrap extension `sidegate`, listener filters `sidegate_peer` and
-/// `sidegate_guard`, network filter `sidegate_kafka`, HTTP filters `sidegate_http` and `sidegate_gateway`.
+/// `sidegate_guard`, network filters `sidegate_kafka` and `sidegate_mesh`, HTTP filters `sidegate_http` and
+/// `sidegate_gateway`.
 pub struct Sidegate;
 
 static ENGINE: OnceLock<Engine> = OnceLock::new();
@@ -78,6 +79,9 @@ impl Module for Sidegate {
                     let _lives_as_long = &configured;
                     Box::new(kafka::Kafka::new(engine, side))
                 }))
+            }
+            "sidegate_mesh" if side.is_none() => {
+                Ok(Box::new(|| Box::new(kafka::Kafka::new(engine, Some(Side::Mesh)))))
             }
             _ => unknown("network filter"),
         }

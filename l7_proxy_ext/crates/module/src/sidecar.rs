@@ -1,5 +1,5 @@
 //! The module in a pod's own proxy: configured by each filter, and who shows which certificate.
-//! Of the sides that a filter may be on, one is a Gateway's, on the node.
+//! Of the sides that a filter may be on, two are routes', on the node.
 
 use crate::facts::{Facts, KEY};
 use serde::Deserialize;
@@ -23,7 +23,7 @@ pub struct Config {
     pub directory: PathBuf,
 }
 
-/// Whose traffic a filter sees: a pod's, in its own proxy, or a Gateway's.
+/// Whose traffic a filter sees: a pod's, in its own proxy, or that of routes.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Hash)]
 #[serde(rename_all = "lowercase")]
 pub enum Side {
@@ -36,6 +36,10 @@ pub enum Side {
     /// From a Gateway of this node to the chosen backend, whose policy counts.
     #[serde(skip)]
     Gateway,
+    /// From a pod of this node, which has asked a Service with routes, to the chosen backend: both
+    /// ends count.
+    #[serde(skip)]
+    Mesh,
 }
 
 impl Side {
@@ -43,7 +47,7 @@ impl Side {
     pub fn peer(self, [source, destination]: &[Address; 2]) -> Address {
         match self {
             Self::Ingress => *source,
-            Self::Egress | Self::Forward | Self::Gateway => *destination,
+            Self::Egress | Self::Forward | Self::Gateway | Self::Mesh => *destination,
         }
     }
 
@@ -51,13 +55,18 @@ impl Side {
     pub fn direction(self) -> Direction {
         match self {
             Self::Ingress | Self::Gateway => Direction::Ingress,
-            Self::Egress | Self::Forward => Direction::Egress,
+            Self::Egress | Self::Forward | Self::Mesh => Direction::Egress,
         }
     }
 
-    /// Whether it leaves the pod: then the other end is chosen late.
+    /// Whether it leaves a pod by its own proxy, which sees the certificate of the other end.
     pub fn leaves(self) -> bool {
         matches!(self, Self::Egress | Self::Forward)
+    }
+
+    /// Whether the other end is chosen late.
+    pub fn is_balanced(self) -> bool {
+        self.leaves() || self == Self::Mesh
     }
 
     /// Both ends of an exchange. None where Envoy does not know the other one.
@@ -76,6 +85,10 @@ impl Side {
             Self::Gateway => {
                 Some(Facts::between(envoy.source().unwrap_or(NOBODY), envoy.upstream()?))
             }
+            Self::Mesh => {
+                let connected = envoy.filter_state(KEY).and_then(Facts::from_bytes)?;
+                Some(Facts::between(connected.source(), envoy.upstream()?))
+            }
         }
     }
 
@@ -84,7 +97,7 @@ impl Side {
     pub fn connection(self, envoy: &Connection) -> Option<Facts> {
         let (client, server) = match self {
             Self::Ingress => (envoy.remote(), envoy.local()),
-            Self::Egress | Self::Gateway => (envoy.remote(), envoy.upstream()),
+            Self::Egress | Self::Gateway | Self::Mesh => (envoy.remote(), envoy.upstream()),
             Self::Forward => (envoy.local(), envoy.upstream()),
         };
         Some(Facts::between(client?, server?))
@@ -95,7 +108,7 @@ impl Side {
         match self {
             Self::Ingress => envoy.client_uri(),
             Self::Egress | Self::Forward => envoy.upstream_uri(),
-            Self::Gateway => &[],
+            Self::Gateway | Self::Mesh => &[],
         }
     }
 
@@ -104,7 +117,7 @@ impl Side {
         match self {
             Self::Ingress => envoy.client_uri(),
             Self::Egress | Self::Forward => envoy.upstream_uri(),
-            Self::Gateway => &[],
+            Self::Gateway | Self::Mesh => &[],
         }
     }
 }
