@@ -23,7 +23,8 @@ from kube_store.store import Change, ChangeType, Store
 
 log = structlog.get_logger(__name__)
 
-_WRITERS = 8
+_WRITERS = 32
+_TOGETHER_SECONDS = 0.05  # of many routes that come at once a Gateway says once how many it has
 
 
 class GatewayController:
@@ -64,6 +65,7 @@ class GatewayController:
                 said = objects.translator.statuses()
                 for ref in heard:
                     self._put(ref, said.get(ref))
+                await asyncio.sleep(_TOGETHER_SECONDS)
 
     def _refused(self) -> dict[ObjectRef, str]:
         """By the reports of all nodes; of several words those of the first by name."""

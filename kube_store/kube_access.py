@@ -17,6 +17,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import yaml
 
@@ -43,6 +45,14 @@ class Access:
     headers: Headers = nobody
     server_name: str | None = None
     proxy: str | None = None
+
+
+def proxy_of(server: str) -> str | None:
+    """What the environment says (HTTPS_PROXY, NO_PROXY); None: it is reached without."""
+    url = urlsplit(server)
+    if url.hostname is None or proxy_bypass(url.hostname):
+        return None
+    return getproxies().get(url.scheme)
 
 
 class TokenFile:

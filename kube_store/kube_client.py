@@ -16,7 +16,7 @@ from typing import Any, Literal
 import aiohttp
 import msgspec
 
-from kube_store.kube_access import Access, by_kubeconfig, of_pod
+from kube_store.kube_access import Access, by_kubeconfig, of_pod, proxy_of
 
 JSON = "application/json"
 METADATA = f"application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,{JSON}"
@@ -66,10 +66,11 @@ class KubeClient:
 
     def __init__(self, access: Access) -> None:
         self._access = access
+        # Not aiohttp's trust_env, which reads a file in a thread for each request.
+        self._proxy = access.proxy or proxy_of(access.server)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=access.tls or True), trust_env=True,
-            read_bufsize=_BUFFER,
-        )  # fmt: skip
+            connector=aiohttp.TCPConnector(ssl=access.tls or True), read_bufsize=_BUFFER
+        )
 
     async def close(self) -> None:
         await self._session.close()
@@ -149,7 +150,7 @@ class KubeClient:
             params=query,
             headers=await access.headers(),
             protocols=["v5.channel.k8s.io", "v4.channel.k8s.io"],
-            proxy=access.proxy,
+            proxy=self._proxy,
         ) as socket:
             yield socket
 
@@ -167,7 +168,7 @@ class KubeClient:
             headers={**await access.headers(), **said},
             timeout=timeout,
             server_hostname=access.server_name,
-            proxy=access.proxy,
+            proxy=self._proxy,
         )
 
 

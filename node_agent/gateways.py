@@ -31,6 +31,9 @@ from xds_server.server import XdsServer
 
 log = structlog.get_logger(__name__)
 
+TOGETHER_SECONDS = 0.02
+"""What comes so soon after a change is settled together, in one answer to Envoy."""
+
 RETRY_SECONDS = 60.0
 """What Envoy refused is offered again: what it depends on may have changed."""
 
@@ -115,6 +118,7 @@ class Gateways:
                 await asyncio.wait_for(self._news.wait(), patience)
             self._news.clear()
             self.settle()
+            await asyncio.sleep(TOGETHER_SECONDS)
 
     def settle(self) -> None:
         """Envoy's resources follow from all objects that are known now, but for those that it

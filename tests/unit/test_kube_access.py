@@ -182,3 +182,15 @@ async def test_no_kubeconfig_and_no_pod(tmp_path: Path, monkeypatch: pytest.Monk
         await connect(None)
     with pytest.raises(OSError, match="No such file"):
         await connect(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("server", "proxy"),
+    [("https://api.test:6443", "http://proxy.test:3128"), ("https://near.test", None)],
+)
+def test_the_environment_may_name_a_proxy(
+    monkeypatch: pytest.MonkeyPatch, server: str, proxy: str | None
+) -> None:
+    monkeypatch.setenv("https_proxy", "http://proxy.test:3128")
+    monkeypatch.setenv("no_proxy", "near.test")
+    assert kube_access.proxy_of(server) == proxy
