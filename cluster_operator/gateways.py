@@ -9,12 +9,13 @@ import structlog
 
 from cluster_operator.gateway_services import GatewayServices
 from cluster_operator.gateway_status import GatewayStatuses
+from gateway_translator.features import EXPERIMENTAL
 from gateway_translator.ir import ObjectRef
 from gateway_translator.pools import Allocator
 from gateway_translator.statuses import Status
 from gateway_translator.translator import CONTROLLER, Output
 from kube_store.gateway_addresses import Assigner
-from kube_store.gateway_kinds import STATUS_KINDS
+from kube_store.gateway_kinds import CRD_OF_ROUTES, STATUS_KINDS, channel
 from kube_store.gateways import GatewayObjects
 from kube_store.kube_client import KubeClient
 from kube_store.shared import REPORT
@@ -48,7 +49,7 @@ class GatewayController:
         news = asyncio.Event()
         self._store.subscribe(self._take)
         objects = GatewayObjects(self._store, Assigner(self._store, Allocator()), news.set)
-        self._store.subscribe(lambda changes: news.set() if _reported(changes) else None)
+        self._store.subscribe(lambda changes: news.set() if _concerns_us(changes) else None)
         news.set()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._writer.run())
@@ -83,6 +84,9 @@ class GatewayController:
             if (key := change.resource.key).kind in STATUS_KINDS
             and change.type is not ChangeType.DELETED
         }
+        if any(change.resource.key == CRD_OF_ROUTES for change in changes):
+            classes = self._store.list("GatewayClass")
+            self._heard |= {ObjectRef(c.key.kind, "", c.key.name) for c in classes}
 
     def _say(self, output: Output) -> Set[ObjectRef]:
         """The objects whose statuses are others now."""
@@ -93,11 +97,15 @@ class GatewayController:
         return output.statuses.keys()
 
     def _put(self, ref: ObjectRef, status: Status | None) -> None:
+        if ref.kind == "GatewayClass" and status and channel(self._store) == "standard":
+            claimed = [f for f in status["supportedFeatures"] if f["name"] not in EXPERIMENTAL]
+            status = status | {"supportedFeatures": claimed}
         self._statuses.put((ref.kind, ref.namespace, ref.name), status)
         if ref.kind == "Gateway":
             addresses = [each["value"] for each in status["addresses"]] if status else None
             self._services.put((ref.namespace, ref.name), addresses)
 
 
-def _reported(changes: list[Change]) -> bool:
-    return any(change.resource.key.kind == REPORT for change in changes)
+def _concerns_us(changes: list[Change]) -> bool:
+    """Besides what the translator follows by itself."""
+    return any(change.resource.key.kind in (REPORT, CRD_OF_ROUTES.kind) for change in changes)

@@ -72,3 +72,8 @@ MESH_SUPPORTED = frozenset(
         "MeshHTTPRouteSchemeRedirect",
     }
 )
+
+EXPERIMENTAL = frozenset(
+    {"HTTPRouteRetry", "HTTPRouteRetryBackendTimeout", "HTTPRouteRetryConnectionError"}
+)
+"""Those of fields that the CRDs of the standard channel do not have: the API server drops them."""

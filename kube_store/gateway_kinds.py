@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from kube_store.resource import plural
+from kube_store.resource import ResourceKey, plural
+from kube_store.store import Store
 from kube_store.watched import Trim, Watched
 
 _GATEWAY_API = "gateway.networking.k8s.io"
@@ -54,7 +55,24 @@ def watched_whole() -> list[Watched]:
         Watched("Namespace", "v1", "namespaces", metadata_only=True),
         Watched("Service", "v1", "services"),
         Watched(POOL, POOL_VERSION, plural(POOL), optional=True),
+        _CRD_OF_ROUTES,
     ]
+
+
+CRD_OF_ROUTES = ResourceKey("CustomResourceDefinition", "", f"httproutes.{_GATEWAY_API}")
+"""By which one knows of which channel what is installed is (:func:`channel`)."""
+
+_CRD_OF_ROUTES = Watched(
+    CRD_OF_ROUTES.kind, "apiextensions.k8s.io/v1", "customresourcedefinitions",
+    field_selector=f"metadata.name={CRD_OF_ROUTES.name}", metadata_only=True,
+)  # fmt: skip
+
+
+def channel(store: Store) -> str:
+    """ "standard", "experimental", or what its makers call it; empty where nobody says."""
+    crd = store.get(CRD_OF_ROUTES)
+    annotations = crd.manifest["metadata"].get("annotations") if crd else None
+    return str((annotations or {}).get(f"{_GATEWAY_API}/channel", ""))
 
 
 _REFERRED = (

@@ -10,7 +10,9 @@ from typing import Any, cast
 import pytest
 
 from cluster_operator.gateways import GatewayController
+from gateway_translator.features import EXPERIMENTAL, SUPPORTED
 from gateway_translator.translator import CONTROLLER
+from kube_store.gateway_kinds import CRD_OF_ROUTES
 from kube_store.kube_client import KubeClient
 from kube_store.resource import Resource, ResourceKey
 from kube_store.store import Store
@@ -106,3 +108,22 @@ async def test_a_status_that_somebody_took_away_is_written_again(store: Store) -
     store.upsert(route("one", "/a"))
     assert not accepted(store)
     await until(lambda: accepted(store))
+
+
+def crd(channel: str) -> Resource:
+    annotations = {"gateway.networking.k8s.io/channel": channel}
+    metadata = {"name": CRD_OF_ROUTES.name, "annotations": annotations}
+    return Resource(CRD_OF_ROUTES, {"kind": CRD_OF_ROUTES.kind, "metadata": metadata})
+
+
+async def test_what_the_installed_channel_lacks_is_not_claimed(store: Store) -> None:
+    def claimed() -> set[str]:
+        found = store.get(ResourceKey("GatewayClass", "", "c"))
+        status = found.manifest.get("status", {}) if found else {}
+        return {each["name"] for each in status.get("supportedFeatures", ())}
+
+    await until(lambda: claimed() == SUPPORTED)
+    store.upsert(crd("standard"))
+    await until(lambda: claimed() == SUPPORTED - EXPERIMENTAL)
+    store.upsert(crd("experimental"))
+    await until(lambda: claimed() == SUPPORTED)
