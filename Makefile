@@ -93,7 +93,7 @@ build/peers: $(shell find tests/peers/http -name '*.go' 2>/dev/null) $(wildcard 
 
 # Ten minutes the first time, then found in the cache; a user's first cluster builds them too.
 build/cluster: $(wildcard sandbox/go_modules/*/*) sandbox/binaries.py .venv/installed
-	@for m in etcd kubernetes cni coredns helm streaming istio istio-cni gateway-conformance; do $(STEP) "Kubernetes on this machine: $$m (Go)" $(PY) -m sandbox.binaries build $$m || exit 1; done
+	@for m in etcd kubernetes cni coredns helm streaming istio istio-cni istio-echo gateway-conformance; do $(STEP) "Kubernetes on this machine: $$m (Go)" $(PY) -m sandbox.binaries build $$m || exit 1; done
 	@touch $@
 
 build/kafka: $(wildcard tests/peers/kafka/pom.xml) .venv/installed
