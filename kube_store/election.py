@@ -49,6 +49,7 @@ class Election:
         self._collection = resource_path("coordination.k8s.io/v1", "leases", namespace)
         self._path = f"{self._collection}/{name}"
         self._seen: tuple[Any, float] = (None, 0.0)  # a holder's last renewal, and when we saw it
+        self._own: dict[str, Any] | None = None  # the Lease as we wrote it last
         self._heard = 0.0  # when the API server answered last
         self._other = False
         self.leads = False
@@ -103,6 +104,9 @@ class Election:
     async def _acquire(self) -> bool:
         """Whether the Lease is ours now."""
         self._other = False
+        if self._own and await self._write(self._own):  # nobody wrote it since
+            self._heard = time.monotonic()
+            return True
         try:
             lease, _ = await self._client.request("GET", self._path, seconds=self._terms.retry * 2)
         except KubeError as error:
@@ -139,11 +143,13 @@ class Election:
         }
         body["spec"] = spec
         method, path = ("PUT", self._path) if lease else ("POST", self._collection)
+        seconds, self._own = self._terms.retry * 2, None
         try:
-            await self._client.request(method, path, body=body, seconds=self._terms.retry * 2)
+            written, _ = await self._client.request(method, path, body=body, seconds=seconds)
         except (KubeError, *CONNECTION_ERRORS) as error:
             log.debug("the lease was not written", error=str(error))
             return False
+        self._own = written if holder == self._identity else None
         return True
 
     async def _release(self) -> None:

@@ -6,6 +6,7 @@ Every node's Envoy listens on them always (IP_FREEBIND), so that the next holder
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import structlog
 from pyroute2 import NetlinkError
@@ -38,6 +39,8 @@ class AddressHolder:
         self._devices, self._gateways = config.devices, gateways
         self._election = Election(client, config.namespace, LEASE, config.node, QUICK)
         self._may_have = True  # of an agent before us
+        # A thread works on after its task was cancelled: what it takes is given up after that.
+        self._changing = threading.Lock()
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -55,7 +58,7 @@ class AddressHolder:
             self._gateways.readdressed.clear()
             wanted = self._gateways.addresses
             try:
-                await asyncio.to_thread(_realise, held, wanted, self._devices)
+                await asyncio.to_thread(self._realise, held, wanted)
                 held, pause = wanted, _AGAIN_SECONDS
             except (NetlinkError, OSError) as error:
                 log.error("addresses of Gateways cannot be held", error=str(error))
@@ -69,13 +72,13 @@ class AddressHolder:
         if not self._may_have:
             return
         try:
-            await asyncio.to_thread(announce.release_others, frozenset())
+            await asyncio.to_thread(self._realise, frozenset(), frozenset())
             self._may_have = False
-        except NetlinkError as error:
+        except (NetlinkError, OSError) as error:
             log.error("addresses of Gateways cannot be given up", error=str(error))
 
-
-def _realise(held: Addresses, wanted: Addresses, devices: tuple[str, ...]) -> None:
-    announce.release_others(wanted)
-    for address in sorted(wanted - held, key=lambda each: (each.version, each)):
-        announce.hold(address, devices)
+    def _realise(self, held: Addresses, wanted: Addresses) -> None:
+        with self._changing:
+            announce.release_others(wanted)
+            for address in sorted(wanted - held, key=lambda each: (each.version, each)):
+                announce.hold(address, self._devices)

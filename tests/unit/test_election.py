@@ -1,149 +1,101 @@
-"""Who holds a Lease, and what the others are told, while the API server answers and while not."""
+"""One of several leads, however slow the API server is."""
 
 from __future__ import annotations
 
 import asyncio
 import copy
-import time
-from collections.abc import AsyncIterator, Callable
-from typing import Any, cast
-
-import pytest
+from collections.abc import Mapping
+from typing import Any
 
 from kube_store.election import Election, Terms
 from kube_store.kube_client import KubeClient, KubeError
 from kube_store.tasks import cancelled
+from tests.unit.test_store_both_sources import until
 
-TERMS = Terms(lease=1, renew=0.6, retry=0.1)
+TERMS = Terms(lease=1, renew=0.7, retry=0.1)
 
 
-class Api:
-    """Has one Lease. ``away``: it refuses; ``hangs``: it does not answer."""
+class Leases(KubeClient):
+    """The way of one candidate to the API server: answers take ``slow`` seconds, and writes do not
+    arrive while it is ``cut``. ``lease`` is the server's."""
+
+    lease: dict[str, Any] = {}  # noqa: RUF012 - all candidates'
 
     def __init__(self) -> None:
-        self.lease: dict[str, Any] | None = None
-        self.away = self.hangs = False
-        self._version = 0
+        self.slow, self.cut = 0.0, False
 
     async def request(
-        self, method: str, _: str, body: Any = None, seconds: float = 0
-    ) -> tuple[Any, int]:
-        await asyncio.sleep(0)
-        if self.away:
-            raise TimeoutError
-        if self.hangs:
-            await asyncio.Event().wait()
-        if method == "GET":
-            if self.lease is None:
-                raise KubeError(404, "no such Lease")
-            return copy.deepcopy(self.lease), 0
-        known = self.lease and self.lease["metadata"]["resourceVersion"]
-        if body["metadata"].get("resourceVersion") != known:
+        self, method: str, path: str, query: Mapping[str, str] | None = None, body: Any = None,
+        content_type: str = "", accept: str = "", seconds: float = 30,
+    ) -> tuple[Any, int]:  # fmt: skip
+        async with asyncio.timeout(seconds):
+            if method != "GET" and self.cut:
+                await asyncio.Event().wait()
+            if method != "GET":
+                self._write(body)
+            elif not self.lease:
+                raise KubeError(404, "there is none")
+            answer = copy.deepcopy(self.lease)
+            await asyncio.sleep(self.slow)
+            return answer, 0
+
+    def _write(self, body: Any) -> None:
+        known = self.lease.get("metadata", {}).get("resourceVersion", "0")
+        if body["metadata"].get("resourceVersion", "0") != known:
             raise KubeError(409, "somebody was quicker")
-        self._version += 1
-        self.lease = copy.deepcopy(body)
-        self.lease["metadata"]["resourceVersion"] = str(self._version)
-        return body, 0
+        metadata = body["metadata"] | {"resourceVersion": str(int(known) + 1)}
+        self.lease.update(copy.deepcopy(body) | {"metadata": metadata})
 
 
-class Candidate:
-    """``told``: what it was told, in order, each once in a row."""
+class Leaders:
+    """Who leads, and the most that ever did at one moment."""
 
-    def __init__(self, api: Api, name: str) -> None:
-        self.told: list[str] = []
-        self.election = Election(cast("KubeClient", api), "ns", "lease", name, TERMS)
-        self.task = asyncio.create_task(self.election.run(self._lead, self._follow))
+    def __init__(self) -> None:
+        Leases.lease.clear()
+        self.now: set[str] = set()
+        self.most = 0
+        self.ways = {name: Leases() for name in "abc"}
+        self.tasks = {name: asyncio.create_task(self._run(name)) for name in "abc"}
 
-    async def _lead(self) -> None:
-        self._tell("lead")
-        try:
-            await asyncio.Event().wait()
-        finally:
-            self._tell("lead no more")
+    async def _run(self, name: str) -> None:
+        async def lead() -> None:
+            self.now.add(name)
+            self.most = max(self.most, len(self.now))
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.now.discard(name)
 
-    async def _follow(self) -> None:
-        self._tell("follow")
+        await Election(self.ways[name], "default", "l", name, TERMS).run(lead)
 
-    def _tell(self, what: str) -> None:
-        if self.told[-1:] != [what]:
-            self.told.append(what)
+    async def other_than(self, name: str) -> str:
+        """Who leads then."""
+        await until(lambda: bool(self.now - {name}))
+        return next(iter(self.now - {name}))
 
-
-async def until(condition: Callable[[], bool]) -> float:
-    """Seconds until it holds."""
-    begin = time.monotonic()
-    while not condition():
-        assert time.monotonic() - begin < 10, "not in time"
-        await asyncio.sleep(0.01)
-    return time.monotonic() - begin
-
-
-@pytest.fixture
-def api() -> Api:
-    return Api()
+    async def end(self) -> None:
+        for task in self.tasks.values():
+            await cancelled(task)
 
 
-@pytest.fixture
-async def two(api: Api) -> AsyncIterator[tuple[Candidate, Candidate]]:
-    """The first holds the Lease, and the other knows it."""
-    first = Candidate(api, "a")
-    await until(lambda: first.told == ["lead"])
-    second = Candidate(api, "b")
-    await until(lambda: second.told == ["follow"])
-    yield first, second
-    for each in (first, second):
-        await cancelled(each.task)
+async def test_one_leads_and_another_when_it_ends() -> None:
+    leaders = Leaders()
+    first = await leaders.other_than("")
+    await cancelled(leaders.tasks[first])
+    await leaders.other_than(first)
+    assert leaders.most == 1
+    await leaders.end()
 
 
-async def test_a_holder_that_ends_is_followed_at_once(two: tuple[Candidate, Candidate]) -> None:
-    first, second = two
-    await cancelled(first.task)
-    assert first.told == ["lead", "lead no more"]
-    assert await until(lambda: second.told == ["follow", "lead"]) < TERMS.lease
-
-
-async def test_one_that_is_killed_is_followed_when_its_lease_is_over(
-    two: tuple[Candidate, Candidate], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first, second = two
-
-    async def nothing() -> None:
-        pass
-
-    monkeypatch.setattr(first.election, "_release", nothing)  # as a killed process releases none
-    first.task.cancel()
-    assert await until(lambda: second.told == ["follow", "lead"]) > TERMS.lease / 2
-
-
-async def test_a_holder_without_an_answer_leads_no_longer_than_its_term(
-    api: Api, two: tuple[Candidate, Candidate]
-) -> None:
-    first, _ = two
-    api.hangs = True
-    assert await until(lambda: first.told == ["lead", "lead no more"]) < TERMS.lease
-
-
-async def test_while_the_api_server_is_away_nobody_is_told_of_another(
-    api: Api, two: tuple[Candidate, Candidate]
-) -> None:
-    first, second = two
-    api.away = True
-    await until(lambda: first.told == ["lead", "lead no more"])
-    await asyncio.sleep(TERMS.lease * 2)
-    api.away = False
-    await until(lambda: first.told == ["lead", "lead no more", "lead"])
-    assert second.told == ["follow"], "the holder has the first turn"
-
-
-async def test_one_that_comes_back_is_told_that_another_holds_it(
-    api: Api, two: tuple[Candidate, Candidate]
-) -> None:
-    first, second = two
-    mine = first.election._client
-    gone = Api()
-    gone.away = True
-    first.election._client = cast("KubeClient", gone)  # cut off, as by its link
-    await until(lambda: second.told == ["follow", "lead"])
-    assert first.told == ["lead", "lead no more"], "before another can"
-    first.election._client = mine
-    await until(lambda: first.told == ["lead", "lead no more", "follow"])
+async def test_whose_way_to_the_api_server_is_slow_ends_before_another_leads() -> None:
+    """Others know of a renewal before the answer to it has come back."""
+    leaders = Leaders()
+    first = await leaders.other_than("")
+    way = leaders.ways[first]
+    way.slow = 0.19  # just in time for each request
+    await asyncio.sleep(1)
+    assert leaders.now == {first}
+    way.cut = True
+    await leaders.other_than(first)
+    assert leaders.most == 1
+    await leaders.end()
