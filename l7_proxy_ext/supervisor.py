@@ -182,7 +182,10 @@ class Supervisor:
                 self._since, self._errors = time.monotonic(), [f"cannot start Envoy: {error}"]
 
     def _log_errors(self) -> list[str]:
-        with self._log_file.open("rb") as file:
-            file.seek(self._log_start)
-            lines = file.read(_LOG_LIMIT).decode(errors="replace").splitlines()
+        try:
+            with self._log_file.open("rb") as file:
+                file.seek(self._log_start)
+                lines = file.read(_LOG_LIMIT).decode(errors="replace").splitlines()
+        except OSError as error:  # somebody took it away
+            return [f"its log cannot be read: {error}"]
         return [found[1] for line in lines if (found := _ERROR.search(line))][-_ERROR_LINES:]

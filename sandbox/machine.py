@@ -53,6 +53,7 @@ class Machine:
         self._serve_logs_and_exec()
         self._kubelet = ClusterKubelet(node, self._api, plane.server)
         self._running = asyncio.create_task(self._kubelet.run())
+        self._running.add_done_callback(_ended)
 
     async def _reboot_when_asked(self) -> None:
         asked = self._node.reboot_file
@@ -81,3 +82,8 @@ class Machine:
                 stdin=subprocess.DEVNULL, stdout=logged, stderr=subprocess.STDOUT,
                 start_new_session=True,
             )  # fmt: skip
+
+
+def _ended(kubelet: asyncio.Task[None]) -> None:
+    if not kubelet.cancelled() and (error := kubelet.exception()):
+        log.error("a kubelet has ended: nobody looks after its pods", exc_info=error)

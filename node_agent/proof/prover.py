@@ -60,6 +60,9 @@ class Prover:
                     moved = now()
                     if moved - answered > PATIENCE_SECONDS:
                         proof = nothing(f"its admin interface does not answer: {error}")
+                except Exception as error:  # a tenant shapes what is read: the watch must live on
+                    log.error("a proof could not be made", endpoint=endpoint_id, exc_info=error)
+                    proof = nothing(f"its configuration cannot be understood: {error!r}")
                 if proof is not None:
                     moved = now()
                 if proof is not None and proof != self.proofs.get(endpoint_id):

@@ -36,6 +36,16 @@ async def test_envoy_is_back_after_kill_9(folder: Path) -> None:
         assert status["last_exit"] == "signal SIGKILL"
 
 
+async def test_it_is_back_though_somebody_took_its_log_away(folder: Path) -> None:
+    async with node(folder) as rig:
+        await rig.supervisor.start()
+        (folder / "envoy" / "envoy.log").unlink()
+        killed = rig.kill()
+        await eventually(lambda: rig.supervisor.pid not in (None, killed), 3)
+        (said,) = rig.supervisor.status()["errors"]
+        assert "its log cannot be read" in said
+
+
 async def test_the_next_agent_adopts_the_running_envoy(folder: Path) -> None:
     async with node(folder) as rig:
         await rig.supervisor.start()

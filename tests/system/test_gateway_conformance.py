@@ -35,3 +35,6 @@ def test_the_suite_finds_what_the_kept_report_says(tmp_path: Path) -> None:
     failed = [line for line in lines if "--- FAIL" in line]
     assert done.returncode == 0, "\n".join([f"see {log}", *(failed or lines[-20:])])
     assert profiles(report) == profiles(KEPT)
+    # An agent that ended and came back may have been in nobody's way.
+    parts = (tmp_path / "logs").glob("*/pods/sidegate-system_*/*/log")
+    assert [each for each in parts if '"level": "critical"' in each.read_text()] == []

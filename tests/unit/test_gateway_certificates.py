@@ -50,6 +50,8 @@ SHORT = rsa.generate_private_key(65537, 1024)
 EDWARDS = ed25519.Ed25519PrivateKey.generate()
 KOBLITZ = ec.generate_private_key(ec.SECP256K1())
 CASES = {
+    # All of these have expired. Envoy serves such a pair, and clients judge it: so nobody is served
+    # less than what its owner has given.
     "ecdsa": (certificate(EC), pem(EC), ""),
     "rsa": (certificate(RSA), pem(RSA), ""),
     "a chain, its own certificate first": (certificate(EC) + certificate(RSA), pem(EC), ""),
