@@ -54,7 +54,8 @@ static __always_inline int select_for(const struct packet *p, const struct l4_ad
                                       struct l4_addr *backend)
 {
     struct affinity_key client = {};
-    __u64 seed = p->tuple.saddr.d[1] ^ ((__u64)p->tuple.sport << 32);
+    /* Below, where all of it counts: a client's ports follow each other. */
+    __u64 seed = p->tuple.saddr.d[1] ^ bpf_ntohs(p->tuple.sport);
 
     if (s->affinity_seconds) {
         client.kind = AFFINITY_ENDPOINT;

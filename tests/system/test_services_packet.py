@@ -74,6 +74,28 @@ def test_connections(rig: Rig, services: Services, family: int) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_connections_are_spread_though_their_ports_follow_each_other(
+    rig: Rig, services: Services, family: int
+) -> None:
+    kind, ports = socket.AF_INET if family == 4 else socket.AF_INET6, (8098, 8099)
+    services.replace(table(rig, family, TCP, *ports))
+    with inside(rig.b.netns):
+        servers = [socket.create_server((rig.b.address(family), p), family=kind) for p in ports]
+    clients = []
+    for port in range(40_000, 40_032, 2):
+        with inside(rig.a.netns):
+            clients.append(socket.socket(kind))
+        clients[-1].bind((rig.a.address(family), port))
+        clients[-1].connect((CLUSTER_IPS[family], PORT))
+    for server in servers:
+        server.settimeout(1)
+        for _ in range(4):  # of 16 at least
+            server.accept()[0].close()
+    for each in [*clients, *servers]:
+        each.close()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_much_data_both_ways(rig: Rig, services: Services, family: int) -> None:
     """Segmentation offload and checksums survive the exchange of addresses."""
     services.replace(table(rig, family, TCP, 8099))
