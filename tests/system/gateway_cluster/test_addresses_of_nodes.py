@@ -64,3 +64,20 @@ def test_every_node_serves_it_on_its_own_addresses(name: str, port: int) -> None
     for node in NODES:
         for address in node.addresses:
             eventually(BOTH, lambda at=address: answers(at, "/", port), 60)
+
+
+def test_a_port_of_nodes_that_another_has_is_refused_and_harms_nobody() -> None:
+    late = on_nodes("late", 80, **{"service-type": "NodePort", "node-port-80": "30081"})
+    wanted = {"Accepted": "True", "ResolvedRefs": "True", "Programmed": "True"}
+    eventually(wanted, lambda: programmed("port"), 60)
+    apply(*late)
+    try:
+        eventually("False", lambda: programmed("late").get("Programmed"), 60)
+        (listener,) = status("gateway", "late")["listeners"]
+        said = {each["type"]: each["message"] for each in listener["conditions"]}
+        assert "30081" in said["Accepted"], said
+        assert programmed("port") == wanted
+        for node in NODES:
+            assert answers(node.addresses[0], "/", 30081) == BOTH
+    finally:
+        delete(*late)
