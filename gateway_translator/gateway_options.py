@@ -5,6 +5,7 @@ Both are ConfigMaps: GatewayClass.spec.parametersRef, Gateway.spec.infrastructur
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -15,6 +16,9 @@ from gateway_translator.world import Reader
 
 _TYPES = ("LoadBalancer", "NodePort", "HostNetwork")
 _NODE_PORT = "node-port-"
+
+NodePort = tuple[str, int]
+"""Transport ("tcp", "udp") and number."""
 
 
 class BadParametersError(ValueError):
@@ -54,6 +58,26 @@ def exposure(gateway: Gateway, gateway_class: GatewayClass, reader: Reader) -> E
     return _exposure({**class_parameters(gateway_class, reader), **own})
 
 
+def node_ports_of_older(
+    gateway: Gateway, gateway_class: GatewayClass, reader: Reader
+) -> dict[NodePort, str]:
+    """What Gateways of the same controller have that come before this one, with their names."""
+    taken: dict[NodePort, str] = {}
+    for each in reader.group(("gateways", "", ""), Gateway):
+        if each.key == gateway.key:
+            break
+        found = reader.get(("GatewayClass", "", each.spec.gateway_class_name), GatewayClass)
+        if found is None or found.spec.controller_name != gateway_class.spec.controller_name:
+            continue
+        with contextlib.suppress(BadParametersError):
+            reached = exposure(each, found, reader)
+            for listener in each.spec.listeners if reached.on_nodes else ():
+                transport = "udp" if listener.protocol == "UDP" else "tcp"
+                port = (transport, reached.node_port(listener.port))
+                taken.setdefault(port, f"{each.namespace}/{each.name}")
+    return taken
+
+
 def _parameters(ref: ObjectReference, namespace: str, reader: Reader) -> Mapping[str, str]:
     namespace = ref.namespace or namespace
     if (ref.group, ref.kind) != ("", "ConfigMap"):
@@ -75,6 +99,8 @@ def _exposure(values: Mapping[str, str]) -> Exposure:
         for name, value in values.items()
         if name.startswith(_NODE_PORT)
     }
+    if len(set(ports.values())) < len(ports):
+        raise BadParametersError(f"{_NODE_PORT}...: one port of nodes is given twice")
     return Exposure(kind != _TYPES[0], kind == "HostNetwork", ports)
 
 

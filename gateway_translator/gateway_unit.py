@@ -8,10 +8,10 @@ from typing import Any
 
 from gateway_translator.compiled import CompiledRoute
 from gateway_translator.composition import ListenerId, PortPlan, compose, plan_ports
+from gateway_translator.gateway_conditions import class_condition
 from gateway_translator.gateways import (
     Addresses,
     CompiledGateway,
-    class_condition,
     compile_gateway,
 )
 from gateway_translator.ir import Certificate, Listener, ObjectRef, TrustBundle

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from gateway_translator import gateway_conditions
 from gateway_translator.conditions import Condition, bad, good
 from gateway_translator.gateway_options import (
     BadParametersError,
     Exposure,
+    NodePort,
     exposure,
-    exposure_of_class,
+    node_ports_of_older,
 )
 from gateway_translator.listener_tls import Material, resolve_tls
 from gateway_translator.listeners import ListenerState, selects, states
-from gateway_translator.resources.gateway import Gateway, GatewayClass, ListenerSet, XMesh
+from gateway_translator.resources.gateway import Gateway, GatewayClass, ListenerSet
 from gateway_translator.resources.meta import Key
 from gateway_translator.secrets import UnusableError, certificate
 from gateway_translator.world import Reader
@@ -67,17 +70,21 @@ def compile_gateway(
             )
             rejected[each.key] = bad("Accepted", "NotAllowed", text)
     listeners = states(gateway, sets, reader)
-    _refuse_unreachable(listeners, reached)
+    if reached.on_nodes:
+        taken = node_ports_of_older(gateway, gateway_class, reader)
+        _refuse_unreachable(listeners, reached, taken)
     material = resolve_tls(gateway, listeners, reader)
     own = [each for each in listeners if each.owner == gateway.key]
-    accepted = _accepted(gateway, own, reached, problem)
+    accepted = gateway_conditions.accepted(gateway, own, reached, problem)
     client, resolved = _client_certificate(gateway, own, reader, material)
-    programmed = _programmed(accepted, own, addresses, reached)
+    programmed = gateway_conditions.programmed(
+        accepted, own, addresses.unusable, bool(addresses.assigned) or reached.on_nodes
+    )
     conditions = [accepted, resolved, programmed]
-    if insecure := _insecure(gateway):
+    if insecure := gateway_conditions.insecure(gateway):
         conditions.append(insecure)
     verdicts = {
-        each.key: _set_conditions([s for s in listeners if s.owner == each.key], accepted)
+        each.key: gateway_conditions.of_set([s for s in listeners if s.owner == each.key], accepted)
         for each in sets
     }
     for key, condition in rejected.items():
@@ -108,46 +115,19 @@ def _exposure(
         return Exposure(), str(error)
 
 
-def _refuse_unreachable(listeners: list[ListenerState], reached: Exposure) -> None:
-    for each in listeners if reached.on_nodes else ():
-        if each.accepted.status and not reached.node_port(each.spec.port):
+def _refuse_unreachable(
+    listeners: list[ListenerState], reached: Exposure, taken: Mapping[NodePort, str]
+) -> None:
+    for each in listeners:
+        number = reached.node_port(each.spec.port)
+        if not number:
             text = f"service-type NodePort: the parameters have no node-port-{each.spec.port}"
+        elif owner := taken.get((each.transport, number)):
+            text = f"port {number} of nodes is that of Gateway {owner}"
+        else:
+            continue
+        if each.accepted.status:
             each.accepted = bad("Accepted", "PortUnavailable", text)
-
-
-def _accepted(
-    gateway: Gateway, own: list[ListenerState], reached: Exposure, problem: str
-) -> Condition:
-    """``problem``: of its parameters."""
-    if problem:
-        return bad("Accepted", "InvalidParameters", problem)
-    if gateway.spec.addresses and reached.on_nodes:
-        text = "addresses: its service-type is served on those of nodes; leave addresses away"
-        return bad("Accepted", "UnsupportedAddress", text)
-    for address in gateway.spec.addresses:
-        if address.type != "IPAddress":
-            text = f"addresses: type {address.type} is not supported; use IPAddress"
-            return bad("Accepted", "UnsupportedAddress", text)
-    broken = [each.spec.name for each in own if not each.accepted.status]
-    if not broken:
-        return good("Accepted")
-    text = f"not served: {', '.join(broken)}"
-    return Condition("Accepted", len(broken) < len(own), "ListenersNotValid", text)
-
-
-def class_condition(gateway_class: GatewayClass, reader: Reader) -> Condition:
-    try:
-        exposure_of_class(gateway_class, reader)
-    except BadParametersError as error:
-        return bad("Accepted", "InvalidParameters", str(error))
-    return good("Accepted")
-
-
-def mesh_condition(mesh: XMesh) -> Condition:
-    if mesh.spec.parameters_ref:
-        text = "parametersRef: a mesh has no parameters; leave it out"
-        return bad("Accepted", "InvalidParameters", text)
-    return good("Accepted")
 
 
 def _client_certificate(
@@ -170,49 +150,3 @@ def _client_certificate(
         text = f"listeners: {', '.join(broken)}"
         return name, bad("ResolvedRefs", "ListenersNotResolved", text)
     return name, good("ResolvedRefs")
-
-
-def _programmed(
-    accepted: Condition, own: list[ListenerState], addresses: Addresses, reached: Exposure
-) -> Condition:
-    if not accepted.status:
-        return bad("Programmed", "Invalid", "the Gateway is not accepted")
-    if addresses.unusable:
-        text = f"cannot be had: {', '.join(addresses.unusable)}; ask for others in spec.addresses"
-        return bad("Programmed", "AddressNotUsable", text)
-    if not addresses.assigned and not reached.on_nodes:
-        text = "no address yet; see the address pools of the operator"
-        return bad("Programmed", "AddressNotAssigned", text)
-    if not any(each.served for each in own):
-        return bad("Programmed", "Invalid", "no listener can be served")
-    return good("Programmed")
-
-
-def _insecure(gateway: Gateway) -> Condition | None:
-    frontend = gateway.spec.tls.frontend if gateway.spec.tls else None
-    if frontend is None:
-        return None
-    configs = (frontend.default, *(each.tls for each in frontend.per_port))
-    if any(c.validation and c.validation.mode == "AllowInsecureFallback" for c in configs):
-        text = "clients without a valid certificate are served"
-        return Condition("InsecureFrontendValidationMode", True, "ConfigurationChanged", text)
-    return None
-
-
-def _set_conditions(listeners: list[ListenerState], gateway: Condition) -> list[Condition]:
-    if not gateway.status:
-        text = "the Gateway is not accepted"
-        return [
-            bad("Accepted", "ParentNotAccepted", text),
-            bad("Programmed", "ParentNotAccepted", text),
-        ]
-    broken = [each.spec.name for each in listeners if not each.served]
-    text = f"not served: {', '.join(broken)}"
-    if len(broken) == len(listeners):
-        return [
-            bad("Accepted", "ListenersNotValid", text),
-            bad("Programmed", "ListenersNotValid", text),
-        ]
-    if broken:
-        return [Condition("Accepted", True, "ListenersNotValid", text), good("Programmed")]
-    return [good("Accepted"), good("Programmed")]

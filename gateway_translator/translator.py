@@ -14,8 +14,9 @@ from gateway_translator.backend_tls import conflict, read_policy
 from gateway_translator.clusters import UNIT as ENDPOINTS
 from gateway_translator.clusters import Clusters
 from gateway_translator.features import MESH_SUPPORTED, SUPPORTED
+from gateway_translator.gateway_conditions import class_condition, mesh_condition
 from gateway_translator.gateway_unit import Gateways
-from gateway_translator.gateways import Addresses, class_condition, mesh_condition
+from gateway_translator.gateways import Addresses
 from gateway_translator.ingress_unit import Ingresses
 from gateway_translator.ir import Delta, ObjectRef, Snapshot, TrustBundle
 from gateway_translator.mesh import UNIT as MESH
