@@ -65,7 +65,17 @@ def gateway_addresses(name: str) -> tuple[str, ...]:
 
 
 def ingress_addresses(name: str) -> tuple[str, ...]:
-    said = (status("ingress", name).get("loadBalancer") or {}).get("ingress") or ()
+    return _balanced(status("ingress", name))
+
+
+def addresses_of_ingresses() -> dict[str, tuple[str, ...]]:
+    """By their names."""
+    found = json.loads(kubectl(CLUSTER, "get", "ingress", "-o", "json"))["items"]
+    return {each["metadata"]["name"]: _balanced(each.get("status") or {}) for each in found}
+
+
+def _balanced(status: Any) -> tuple[str, ...]:
+    said = (status.get("loadBalancer") or {}).get("ingress") or ()
     return tuple(each["ip"] for each in said)
 
 
