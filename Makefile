@@ -17,7 +17,7 @@ build: build/apt .venv/installed build/proto build/bpf build/module build/cni bu
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: build ## the quickstart; RUN_ARGS=--once: probe, clean up, exit; --cluster: on Kubernetes; --istio: in a mesh
+run: build ## the quickstart; RUN_ARGS=--once: probe, clean up, exit; --gateway, --cluster, --istio: more of it
 	@$(PY) -m sandbox.quickstart $(RUN_ARGS)
 
 test: build build/cluster lint ## all tests: real kernel, Envoy, broker, Kubernetes (root)

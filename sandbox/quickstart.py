@@ -12,14 +12,14 @@ from pathlib import Path
 import httpx
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
-from sandbox import cluster_quickstart, istio_quickstart, probes
+from sandbox import cluster_quickstart, gateway_quickstart, istio_quickstart, probes
 from sandbox.control_plane import ControlPlaneError
 from sandbox.kubelet import Kubelet
 from sandbox.node import Node
 from sandbox.processes import stop_asked
+from sandbox.progress import progress
 from sandbox.run import SandboxError, sandbox
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "quickstart"
@@ -39,6 +39,7 @@ def main() -> int:
     parser.add_argument("--once", action="store_true", help="probe, clean up, exit")
     parser.add_argument("--node", default="default")
     parser.add_argument("--cluster", action="store_true", help="a Kubernetes cluster, by the chart")
+    parser.add_argument("--gateway", action="store_true", help="Gateway API on one node")
     parser.add_argument("--istio", action="store_true", help="a cluster with Istio: inside mTLS")
     parser.add_argument(
         "--chained",
@@ -60,6 +61,8 @@ def main() -> int:
                 )
             )
         node = Node(options.node)
+        if options.gateway:
+            return asyncio.run(gateway_quickstart.run(console, node, once=options.once))
         return asyncio.run(_run(console, node, once=options.once, chained=options.chained))
     except (SandboxError, ControlPlaneError, subprocess.CalledProcessError) as error:
         print(f"quickstart: {error}\n{getattr(error, 'stderr', '') or ''}", file=sys.stderr)
@@ -68,13 +71,13 @@ def main() -> int:
 
 async def _run(console: Console, node: Node, *, once: bool, chained: str) -> int:
     stopped = stop_asked()
-    with _progress(console, "Starting the node, its agent and Envoy"):
+    with progress(console, "Starting the node, its agent and Envoy"):
         running = sandbox(EXAMPLE, node, chained)
         kubelet, _ = await running.__aenter__()
     try:
         for (namespace, name), why in kubelet.failed.items():
             console.print(f"[red]{namespace}/{name} did not start:[/red] {why}")
-        with _progress(console, "Waiting for the Kafka broker"):
+        with progress(console, "Waiting for the Kafka broker"):
             await _broker_ready(node, kubelet)
         failed = await asyncio.to_thread(_probe, console, node)
         if not once and not stopped.is_set():
@@ -83,14 +86,6 @@ async def _run(console: Console, node: Node, *, once: bool, chained: str) -> int
     finally:
         await running.__aexit__(None, None, None)
     return 1 if failed or kubelet.failed else 0
-
-
-def _progress(console: Console, text: str) -> Progress:
-    progress = Progress(SpinnerColumn(), TextColumn(text), console=console, transient=True)
-    progress.add_task(text)
-    if not console.is_terminal:
-        console.print(text)
-    return progress
 
 
 async def _broker_ready(node: Node, kubelet: Kubelet) -> None:

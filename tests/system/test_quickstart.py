@@ -24,16 +24,22 @@ LIVE = ROOT / "tests" / "peers" / "kafka" / "live.py"
 EXAMPLE = ROOT / "examples" / "quickstart"
 
 
-def test_every_probe_of_the_quickstart_comes_out_as_expected() -> None:
+@pytest.mark.parametrize(
+    ("options", "said"), [((), "20 of 20 as expected"), (("--gateway",), "6 of 6 as expected")]
+)
+def test_every_probe_of_the_quickstart_comes_out_as_expected(
+    options: tuple[str, ...], said: str
+) -> None:
+    node = f"--node=q{os.getpid()}"
     done = subprocess.run(
-        [sys.executable, "-m", "sandbox.quickstart", "--once", "--node", f"q{os.getpid()}"],
+        [sys.executable, "-m", "sandbox.quickstart", "--once", node, *options],
         check=False,
         capture_output=True,
         text=True,
         timeout=110,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "20 of 20 as expected" in done.stdout
+    assert said in done.stdout
 
 
 def await_topics(sandbox: Sandbox) -> None:
