@@ -80,5 +80,4 @@ class AddressHolder:
     def _realise(self, held: Addresses, wanted: Addresses) -> None:
         with self._changing:
             announce.release_others(wanted)
-            for address in sorted(wanted - held, key=lambda each: (each.version, each)):
-                announce.hold(address, self._devices)
+            announce.hold(wanted - held, self._devices)

@@ -25,10 +25,10 @@ class Kernel:
         self.held: set[Any] = set()
         self.began, self.go = threading.Event(), threading.Event()
 
-    def hold(self, address: Any, _: Any) -> None:
+    def hold(self, addresses: Any, _: Any) -> None:
         self.began.set()
         assert self.go.wait(10)
-        self.held.add(address)
+        self.held |= addresses
 
     def release_others(self, wanted: frozenset[Any]) -> None:
         self.held &= wanted
