@@ -56,7 +56,7 @@ class Mesh:
         saved = read_json(file) or {}
         self.ports = ProxyPorts(saved.get("ports"))
         self._spaces: dict[str, int] = dict(saved.get("spaces") or {})
-        self._file, self._saved = file, saved
+        self._file, self._saved = file, (0, len(self._spaces))
         self._kernel, self._accepted = kernel, accepted
         self._translate_packets = translate_packets
         self._by_packet = False
@@ -108,10 +108,12 @@ class Mesh:
             for (type_url, name), words in refused.items()
             if type_url == LISTENER_TYPE and _IN_USE in words
         }
+        if not taken:
+            return {}
         moved: dict[str, MeshFrontend | None] = {
             each.name: each
             for each in self._frontends.values()
-            if taken and any(listener in taken for listener, _, _ in views(each))
+            if any(listener in taken for listener, _, _ in views(each))
         }
         for name in taken:
             self.ports.give_back(name)
@@ -185,7 +187,7 @@ class Mesh:
                 log.error("Services are not translated", pod=record.pod, error=str(error))
 
     def _save(self) -> None:
-        now = {"ports": self.ports.export(), "spaces": self._spaces}
+        now = self.ports.revision, len(self._spaces)
         if now != self._saved:
-            write_json(self._file, now)
-            self._saved = {**now, "spaces": dict(self._spaces)}
+            write_json(self._file, {"ports": self.ports.export(), "spaces": self._spaces})
+            self._saved = now

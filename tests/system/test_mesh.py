@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.system.netns import inside
 from tests.system.sandbox_rig import Sandbox, http_rule, policy
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
@@ -123,6 +125,24 @@ def test_the_policy_of_the_backend_knows_the_client_itself(judged: Sandbox) -> N
     eventually(known)
 
 
+def test_what_envoy_copies_is_judged_as_of_the_ingress(judged: Sandbox) -> None:
+    """It has no client any more."""
+    copied = policy("orders", "orders", ingress=[{"fromEntities": ["ingress"]}])
+    copied["spec"]["endpointSelector"] = {"matchLabels": {"version": "v2"}}
+    judged.apply(copied)
+    since = time.time_ns()
+    assert answer(judged, "client", ORDERS[4] + "/copied")[0] == 200
+
+    def flows() -> list[tuple[str, Any, str]]:
+        return [
+            (flow["verdict"], flow["source"]["labels"], flow["destination"]["pod"])
+            for flow in judged.flows(since=since)
+            if (flow["http"] or {}).get("path") == "/copied"
+        ]
+
+    eventually(lambda: ("forwarded", ["reserved:ingress"], "default/orders-v2") in flows())
+
+
 def test_consumers_see_their_own_routes_and_nobody_else_does(sandbox: Sandbox) -> None:
     """Stock has routes of the namespace `consumer` alone, orders of both."""
     status, said = answer(sandbox, "consumer/client", STOCK + "/")
@@ -181,3 +201,21 @@ def test_routes_change_without_a_listener_that_does(sandbox: Sandbox) -> None:
     assert listeners() == before
     file.unlink()
     eventually(lambda: answer(sandbox, "client", ORDERS[4] + "/added")[0] == 404)
+
+
+def test_a_port_that_somebody_else_of_the_node_has_is_left_to_them(sandbox: Sandbox) -> None:
+    def refused() -> int:
+        return int(sandbox.api.get("/v1/status").json()["xds"]["counters"].get("xds_nacks", 0))
+
+    before = refused()
+    ports = json.loads((sandbox.node.run_dir / "state" / "mesh.json").read_text())["ports"]
+    file = sandbox.resources / "more.yaml"
+    route = (RESOURCES / "routes.yaml").read_text().partition("---")[0]
+    with inside(sandbox.node.netns):
+        other = socket.create_server(("127.0.0.1", max(ports.values()) + 1))
+    with other:
+        file.write_text(route.replace("name: orders,", "name: stock,").replace("-paths", "-more"))
+        eventually(lambda: answer(sandbox, "client", STOCK + "/v1")[0] == 200)
+        assert refused() > before
+    file.unlink()
+    eventually(lambda: answer(sandbox, "client", STOCK + "/v1")[0] == 0)

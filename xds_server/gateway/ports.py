@@ -12,10 +12,12 @@ class ProxyPorts:
     """A port for each name, for as long as it has one: the kernel redirects by it.
 
     ``known`` are those that an earlier process gave: what it left in the kernel names them.
+    ``revision`` rises whenever they are others.
     """
 
     def __init__(self, known: Mapping[str, int] | None = None) -> None:
         self._given = {name: port for name, port in (known or {}).items() if port in PORTS}
+        self.revision = 0
         self._last = max(self._given.values(), default=PORTS.start - 1)
 
     def of(self, name: str) -> int:
@@ -29,11 +31,13 @@ class ProxyPorts:
             if not free:
                 return 0
             self._given[name] = self._last = free
+            self.revision += 1
         return self._given[name]
 
     def give_back(self, name: str) -> None:
         """One that has none is no error."""
-        self._given.pop(name, None)
+        if self._given.pop(name, None):
+            self.revision += 1
 
     def export(self) -> dict[str, int]:
         return dict(self._given)
