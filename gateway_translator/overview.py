@@ -1,4 +1,4 @@
-"""What Gateways serve and what is wrong with them, as rows of plain data."""
+"""What Gateways and the mesh serve and what is wrong with them, as rows of plain data."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def routes(snapshot: Snapshot) -> list[Row]:
         for (table, hostname), host in sorted(snapshot.virtual_hosts.items())
         for route in host.routes
     ]
-    for listener in snapshot.listeners.values():
+    for listener in snapshot.all_listeners():
         for chain in listener.chains:
             if isinstance(chain.handler, Forward):
                 rows.append(
@@ -117,7 +117,7 @@ def _redirect(redirect: Redirect) -> str:
 
 def _listeners_of_tables(snapshot: Snapshot) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for listener in snapshot.listeners.values():
+    for listener in snapshot.all_listeners():
         for chain in listener.chains:
             if isinstance(chain.handler, HttpHandler):
                 names = found.setdefault(chain.handler.table, [])

@@ -14,6 +14,7 @@ from gateway_translator.ir import (
     HttpHandler,
     HttpRoute,
     Listener,
+    MeshFrontend,
     Snapshot,
     Transport,
     VirtualHost,
@@ -41,7 +42,7 @@ def trace(
     gateway: str = "",
 ) -> list[Answer]:
     """An answer of each listener of the URL's port, also of nodes, or of those of a Gateway
-    (namespace/name).
+    (namespace/name); of a Service with routes that the URL names, what each of its clients sees.
 
     Where the URL's host is an address of a listener, ``host`` of the headers names the host.
     Raises BadUrlError.
@@ -56,6 +57,10 @@ def trace(
         if gateway not in ("", owner):
             continue
         answers.append(_at(snapshot, listener, request))
+    dialled = (urlsplit(url).hostname or "") if not gateway else ""
+    for frontend in snapshot.mesh.values():
+        if frontend.port == port and _is_dialled(frontend, dialled):
+            answers += [_at(snapshot, view, request) for view in frontend.listeners()]
     return answers
 
 
@@ -79,6 +84,13 @@ def _request(url: str, method: str, headers: dict[str, str]) -> tuple[Request, i
         tls=parts.scheme == "https",
     )
     return request, port, (parts.hostname or "") if named else ""
+
+
+def _is_dialled(frontend: MeshFrontend, host: str) -> bool:
+    """By an address of the Service, or a name of it that every namespace has."""
+    service = frontend.service
+    name = f"{service.name}.{service.namespace}.svc.cluster.local"
+    return host in frontend.addresses or ("." in host and f"{name}.".startswith(f"{host}."))
 
 
 def _listens(listener: Listener, port: int, address: str) -> bool:

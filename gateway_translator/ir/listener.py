@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from gateway_translator.ir.backend import Backends
@@ -106,3 +106,27 @@ class MeshFrontend:
 
     def __post_init__(self) -> None:
         check_port(self.port, f"frontend {self.name}")
+
+    def views(self) -> Iterator[tuple[str, MeshView]]:
+        """With the namespace of the clients; "" for the producer's."""
+        if self.producer:
+            yield "", self.producer
+        yield from self.consumers.items()
+
+    def listeners(self) -> Iterator[Listener]:
+        """The views, as if they were a Gateway's."""
+        for client, view in self.views():
+            yield Listener(
+                name=self.listener_name(client),
+                gateway=self.service,
+                addresses=self.addresses,
+                port=self.port,
+                transport=Transport.TCP,
+                chains=(
+                    *(FilterChain(n, to, (n,), passthrough=True) for n, to in view.passthrough),
+                    FilterChain("plain", view.handler),
+                ),
+            )
+
+    def listener_name(self, client: str) -> str:
+        return f"mesh/{self.name}" + (f"/for/{client}" if client else "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from gateway_translator.ir.backend import Cluster, EndpointSet
@@ -26,6 +26,12 @@ class Snapshot:
     certificates: Mapping[str, Certificate] = field(default_factory=dict)
     trust: Mapping[str, TrustBundle] = field(default_factory=dict)
     mesh: Mapping[str, MeshFrontend] = field(default_factory=dict)
+
+    def all_listeners(self) -> Iterator[Listener]:
+        """Those of the mesh too."""
+        yield from self.listeners.values()
+        for frontend in self.mesh.values():
+            yield from frontend.listeners()
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ PRECEDENCE = "precedence-of-matches-across-routes"
 HTTPS = "https-hosts-of-other-listeners-are-misdirected"
 INGRESS = "ingress-paths-wildcards-and-default-backend"
 BYTES = "bytes-and-datagrams"
+MESH = "mesh-producers-and-consumers"
 NODES = "gateways-on-the-addresses-of-nodes"
 
 
@@ -133,6 +134,23 @@ def test_ports_of_nodes_are_ports_of_gateways(
 ) -> None:
     _, (found,), _ = said(capsys, "trace", NODES, url, "-H", "Host: a.test")
     assert found["gateway"] == f"Gateway {gateway}"
+
+
+@pytest.mark.parametrize(
+    "host", ["10.96.0.1", "orders.shop", "orders.shop.svc", "orders.shop.svc.cluster.local"]
+)
+def test_what_each_client_of_a_service_sees(capsys: pytest.CaptureFixture[str], host: str) -> None:
+    _, items, _ = said(capsys, "trace", MESH, f"http://{host}/v2")
+    assert [(each["listener"], each["rule"], each["result"]) for each in items] == [
+        ("mesh/shop/orders/80", "HTTPRoute shop/producer#0", "shop/orders:80"),
+        ("mesh/shop/orders/80/for/client", "HTTPRoute client/consumer#0", "client/mine:80"),
+        ("mesh/shop/orders/80/for/other", "", "404"),
+    ]
+
+
+@pytest.mark.parametrize("host", ["10.96.0.2", "orders", "orders.sho", "shop.svc.cluster.local"])
+def test_a_service_that_was_not_dialled(capsys: pytest.CaptureFixture[str], host: str) -> None:
+    assert said(capsys, "trace", MESH, f"http://{host}/v2")[1] == []
 
 
 def test_routes_in_the_order_in_which_they_are_tried(capsys: pytest.CaptureFixture[str]) -> None:

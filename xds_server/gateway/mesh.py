@@ -25,14 +25,8 @@ _FAMILIES = {4: "0.0.0.0", 6: "::"}  # noqa: S104
 
 def views(frontend: MeshFrontend) -> Iterator[tuple[str, str, MeshView]]:
     """(name of its listener, namespace of the clients, view); "" is the producer's."""
-    if frontend.producer:
-        yield listener_name(frontend), "", frontend.producer
-    for client, view in frontend.consumers.items():
-        yield listener_name(frontend, client), client, view
-
-
-def listener_name(frontend: MeshFrontend, client: str = "") -> str:
-    return named(f"mesh/{frontend.name}" + (f"/for/{client}" if client else ""))
+    for client, view in frontend.views():
+        yield named(frontend.listener_name(client)), client, view
 
 
 def mesh_listeners(frontend: MeshFrontend, ports: ProxyPorts) -> dict[str, Message]:
