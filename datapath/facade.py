@@ -24,6 +24,7 @@ from datapath.codec import (
 )
 from datapath.consts import COUNTER_SLOTS, IDENTITY_WORLD, DropReason, EndpointFlag, Verdict
 from datapath.enforcers import Enforcers
+from datapath.libbpf import BpfError
 from datapath.mesh_map import MeshMap, ViewKey, ViewValue
 from datapath.policy_map import PolicyMap
 from datapath.programs import Programs
@@ -102,6 +103,10 @@ class Datapath:
             for key, value in self._maps["endpoints"].items()
         ]
 
+    def close_endpoint(self, endpoint_id: int) -> None:
+        """Nothing passes until the next :meth:`sync_policy`."""
+        self._policy.close(endpoint_id)
+
     def sync_policy(self, endpoint_id: int, policy: EndpointPolicy) -> int:
         """See :meth:`PolicyMap.sync`."""
         return self._policy.sync(endpoint_id, policy)
@@ -109,10 +114,20 @@ class Datapath:
     # -- identities ---------------------------------------------------------------------------
 
     def upsert_ipcache(self, prefix: Prefix, identity: int, endpoint_id: int = 0) -> None:
+        """Raises BpfError where the map is full: the prefix is not in it then."""
         value = IpcacheValue(identity, endpoint_id).pack()
         key = ipcache_key(prefix)
         if self._ipcache.get(prefix) != value:
-            self._maps["ipcache"].set(key, value)
+            try:
+                self._maps["ipcache"].set(key, value)
+            except BpfError:
+                # A full trie refuses what it has as well (until Linux 6.13), which then would keep
+                # the rights of whoever had the address before.
+                if self._ipcache.pop(prefix, None) is None:
+                    raise
+                self._maps["ipcache"].delete(key)
+                self._raise_epoch()
+                self._maps["ipcache"].set(key, value)
             self._ipcache[prefix] = value
             self._raise_epoch()
 

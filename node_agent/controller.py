@@ -63,6 +63,7 @@ class Controller:
         self._revision = time.time_ns() // 1_000_000  # rises across restarts too
         self._late: dict[int, asyncio.Task[None]] = {}
         self._unwritten: dict[int, BpfError] = {}
+        self._unplaced: Mapping[int, BpfError] = {}
         self.lock = asyncio.Lock()
         self.changed = asyncio.Event()
 
@@ -75,8 +76,17 @@ class Controller:
         return set(self._late)
 
     def unwritten(self) -> Mapping[int, BpfError]:
-        """Endpoints that are closed, for their policy found no room in the kernel's map."""
+        """Endpoints that are closed, for what their policy needs found no room in the kernel."""
         return self._unwritten
+
+    def set_unplaced(self, identities: Mapping[int, BpfError]) -> None:
+        """Identities of addresses that the kernel had no room for: it takes these for somebody
+        less known. Who allows them denies them then; who denies them, or has them judged, would
+        let them pass, and is closed. The caller holds ``lock``."""
+        self._unplaced = identities
+        for policy in [*self._realised.values()]:
+            if error := self._lacks(policy):
+                self._close(policy.endpoint_id, error)
 
     async def realise(self, endpoint_ids: Iterable[int]) -> Realised:
         """Bring these endpoints to the repository's state, and those that found no room before: a
@@ -128,18 +138,33 @@ class Controller:
     def _write(self, policy: EndpointPolicy, form: EndpointPolicy) -> int:
         """The number of writes; 0 where the map is full, the endpoint is closed then."""
         endpoint = policy.endpoint_id
+        if error := self._lacks(policy):
+            self._close(endpoint, error)
+            return 0
         try:
             writes = self._datapath.sync_policy(endpoint, form)
-        except BpfError as error:
-            if endpoint not in self._unwritten:
-                log.error("no room for a policy in the kernel: the endpoint is closed",
-                          endpoint=endpoint, error=str(error))  # fmt: skip
-            self._unwritten[endpoint] = error
-            del self._realised[endpoint]
+        except BpfError as failure:
+            self._close(endpoint, failure)
             return 0
         if self._unwritten.pop(endpoint, None):
             log.info("a policy has found room in the kernel", endpoint=endpoint)
         return writes
+
+    def _lacks(self, policy: EndpointPolicy) -> BpfError | None:
+        """Why the kernel cannot be trusted with it."""
+        needed = (k.identity for k, e in policy.entries.items() if e.action is not Action.ALLOW)
+        if not self._unplaced:
+            return None
+        return next((self._unplaced[each] for each in needed if each in self._unplaced), None)
+
+    def _close(self, endpoint: int, error: BpfError) -> None:
+        self._datapath.close_endpoint(endpoint)
+        if endpoint not in self._unwritten:
+            log.error("no room for a policy in the kernel: the endpoint is closed",
+                      endpoint=endpoint, error=str(error))  # fmt: skip
+        self._unwritten[endpoint] = error
+        self._realised.pop(endpoint, None)
+        self.changed.set()
 
     def _wait_on(self, policy: EndpointPolicy) -> None:
         log.warning(

@@ -13,6 +13,7 @@ import structlog
 
 from datapath.codec import Endpoint, Prefix
 from datapath.facade import Datapath
+from datapath.libbpf import BpfError
 from kube_store.kept import Kept
 from kube_store.store import Change, Store
 from node_agent.address_book import AddressBook, Layer, hosts
@@ -70,6 +71,8 @@ class Enforcement:
         self._pending: list[Change] = []
         self._cidrs: dict[Prefix, int] = {}
         self._announced: dict[int, EndpointRecord] = {}
+        self._unplaced: dict[Prefix, tuple[int, int]] = {}  # addresses, as the book has them
+        self._full = BpfError()
         self.last = Realised()
         store.subscribe(self._pending.extend)
 
@@ -183,15 +186,48 @@ class Enforcement:
         gone, new = self.book.changes()
         for prefix in gone:
             self._datapath.delete_ipcache(prefix)
+            self._unplaced.pop(prefix, None)
+        self._place_rest()
         self.last = await self.controller.realise(affected)
-        for prefix, (identity, endpoint_id) in new.items():
-            self._datapath.upsert_ipcache(prefix, identity, endpoint_id)
+        self._place(new)
         if gone or new:
             self.on_owners([*gone, *new])
         exported = self._identities.export()
         if exported != self._exported:
             write_json(self._identities_file, exported)
             self._exported = exported
+
+    def _place(self, addresses: Mapping[Prefix, tuple[int, int]]) -> None:
+        """Identities of addresses, in the kernel; what finds no room is tried again with each
+        change."""
+        before = len(self._unplaced)
+        for prefix, owner in addresses.items():
+            self._unplaced[prefix] = owner
+            self._has_place(prefix)
+        if len(self._unplaced) > before:
+            log.error("no room for addresses in the kernel", addresses=len(self._unplaced),
+                      error=str(self._full))  # fmt: skip
+        self._tell_unplaced()
+
+    def _place_rest(self) -> None:
+        """Before policies are written that rely on it: they know its identities already."""
+        if self._unplaced:
+            while self._unplaced and self._has_place(next(iter(self._unplaced))):
+                pass
+            self._tell_unplaced()
+
+    def _has_place(self, prefix: Prefix) -> bool:
+        try:
+            self._datapath.upsert_ipcache(prefix, *self._unplaced[prefix])
+        except BpfError as error:
+            self._full = error
+            return False
+        del self._unplaced[prefix]
+        return True
+
+    def _tell_unplaced(self) -> None:
+        identities = {identity for identity, _ in self._unplaced.values()}
+        self.controller.set_unplaced(dict.fromkeys(identities, self._full))
 
     def _note_host(self) -> set[int]:
         """Where the API server runs on this very node, the host is it too: the endpoints whose
