@@ -6,6 +6,7 @@ Every node's Envoy listens on them always (IP_FREEBIND), so that the next holder
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 
 import structlog
@@ -15,6 +16,7 @@ from datapath import announce
 from datapath.codec import Address
 from kube_store.election import QUICK, Election
 from kube_store.kube_client import KubeClient
+from kube_store.tasks import cancelled
 from node_agent.config import AgentConfig
 from node_agent.gateways import Gateways
 
@@ -23,13 +25,16 @@ log = structlog.get_logger(__name__)
 LEASE = "sidegate-gateway-addresses"
 _AGAIN_SECONDS = 30.0  # neighbours that missed it are told again
 _RETRY_SECONDS = 1.0
+_ENVOY_SECONDS = 10.0  # an Envoy that lives has found a new agent by then
 _SUCCESSION_SECONDS = 1.0  # until another that asks every QUICK.retry has told the neighbours
 
 Addresses = frozenset[Address]
 
 
 class AddressHolder:
-    """Addresses that are on this node go when it is known that another holds the Lease, or with the
+    """Who has no Envoy gives the Lease up: another has one.
+
+    Addresses that are on this node go when it is known that another holds the Lease, or with the
     agent. While the API server cannot be asked they stay, silently: no other can have them then,
     or it has told the neighbours. An agent that is killed leaves them to its Envoy, which serves
     on, and to the next agent of the node.
@@ -45,11 +50,33 @@ class AddressHolder:
     async def run(self) -> None:
         """Until cancelled."""
         try:
-            await self._election.run(self._hold, self._release)
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_ENVOY_SECONDS):
+                        await self._until(served=True)
+                if self._gateways.are_served:
+                    await self._take_part()
+                await self._release()
         finally:
             if self._may_have:
                 await asyncio.sleep(_SUCCESSION_SECONDS)
                 await self._release()
+
+    async def _take_part(self) -> None:
+        """As long as the node has an Envoy."""
+        taking = asyncio.create_task(self._election.run(self._hold, self._release))
+        gone = asyncio.create_task(self._until(served=False))
+        try:
+            await asyncio.wait((taking, gone), return_when=asyncio.FIRST_COMPLETED)
+            if taking.done():
+                taking.result()
+        finally:
+            await asyncio.gather(cancelled(taking), cancelled(gone), return_exceptions=True)
+
+    async def _until(self, served: bool) -> None:
+        while self._gateways.are_served is not served:
+            self._gateways.followers_changed.clear()
+            await self._gateways.followers_changed.wait()
 
     async def _hold(self) -> None:
         held: Addresses = frozenset()

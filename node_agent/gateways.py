@@ -68,10 +68,12 @@ class Gateways:
         self.problems: dict[ObjectRef, str] = {}
         self.addresses: frozenset[Address] = frozenset()
         self.readdressed = asyncio.Event()
+        self.followers_changed = asyncio.Event()
         self.on_refused: Callable[[], None] = lambda: None
         addresses = Assigned(store) if table is None else Assigner(store, Allocator(shared))
         self.objects = GatewayObjects(store, addresses, self._news.set)
         xds.on_answer(self._news.set)
+        xds.on_followers(self.followers_changed.set)
         if table is not None:
             store.subscribe(self._note_pods)
 
@@ -80,6 +82,11 @@ class Gateways:
         self._renderer.leave_from(tuple(addresses))
         known = self.objects.translator.snapshot().clusters
         self._xds.update_resources(self._renderer.render(Delta(clusters=known)))
+
+    @property
+    def are_served(self) -> bool:
+        """Whether the node's Envoy lives; ``followers_changed`` is set when that may be another."""
+        return self._xds.is_followed
 
     def note_endpoint(self, _id: int, _record: EndpointRecord | None) -> None:
         """An endpoint of this node came, changed or went."""

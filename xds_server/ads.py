@@ -46,6 +46,7 @@ class AdsService(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: igno
         self._hold_seconds = hold_seconds
         self._clients: list[Client] = []
         self.on_answer: Callable[[], None] = lambda: None
+        self.on_clients: Callable[[], None] = lambda: None
 
     async def DeltaAggregatedResources(
         self, requests: AsyncIterator[Any], _context: Any
@@ -76,6 +77,7 @@ class AdsService(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: igno
 
         client = Client(first.node.id, stream, variant)
         self._clients.append(client)
+        self.on_clients()
         self._cache.watch(changed)
         reader = asyncio.create_task(_forward(requests, events))
         try:
@@ -97,6 +99,7 @@ class AdsService(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: igno
             reader.cancel()
             self._cache.unwatch(changed)
             self._clients.remove(client)
+            self.on_clients()
 
     def _note(self, client: Client, request: Any) -> None:
         if request.HasField("error_detail"):

@@ -106,6 +106,15 @@ class XdsServer:
         """Whenever Envoy has said something of resources."""
         self._ads.on_answer = call
 
+    @property
+    def is_followed(self) -> bool:
+        """Whether any Envoy is connected: one that ends is not, at once."""
+        return bool(self._ads.clients())
+
+    def on_followers(self, call: Callable[[], None]) -> None:
+        """Whenever an Envoy has come or gone."""
+        self._ads.on_clients = call
+
     def refused(self) -> dict[tuple[str, str], str]:
         """By type URL and name, resources whose present form Envoy refuses, with its words."""
         return self._ads.refused()

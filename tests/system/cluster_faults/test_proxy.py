@@ -11,17 +11,17 @@ import pytest
 
 from datapath.consts import DropReason
 from sandbox.execute import command_in
-from sandbox.node import Node
 from tests.system.cluster_faults.shop import (
     ENFORCED,
     NODE_OF,
     NODES,
+    SYSTEM,
     address,
     agent_says,
     answered,
     verdicts,
 )
-from tests.system.cluster_rig import agent_of, container_cgroup, eventually
+from tests.system.cluster_rig import agent_of, end_container, eventually
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -40,12 +40,6 @@ print(json.dumps(seen))
 """
 
 
-def end_container(node: Node, pod: str, container: str) -> None:
-    """As a runtime does: every process of it at once."""
-    group = container_cgroup(node, f"sidegate-system_{pod}-", container)
-    (group / "cgroup.kill").write_text("1")
-
-
 def test_the_end_of_an_agents_container_ends_no_connection() -> None:
     before = agent_of(NODES[0])
     command = command_in(
@@ -53,7 +47,7 @@ def test_the_end_of_an_agents_container_ends_no_connection() -> None:
     )
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as talking:
         time.sleep(1)
-        end_container(NODES[0], "sidegate-agent", "agent")
+        end_container(NODES[0], f"{SYSTEM}_sidegate-agent-", "agent")
         for _ in range(3):
             assert verdicts() == ENFORCED
         said, _ = talking.communicate(timeout=30)
@@ -66,7 +60,7 @@ def test_the_end_of_an_agents_container_ends_no_connection() -> None:
 
 def test_the_end_of_envoys_container_opens_nothing_and_it_is_back() -> None:
     before = dropped_without_envoy()
-    end_container(NODES[0], "sidegate-proxy", "proxy")
+    end_container(NODES[0], f"{SYSTEM}_sidegate-proxy-", "proxy")
     seen, end = [], time.monotonic() + 15
     while time.monotonic() < end and 200 not in seen:
         seen += [answered("far"), answered("far", "/private"), answered("other")]

@@ -19,7 +19,7 @@ from node_agent.address_holder import LEASE
 from sandbox.cluster import SYSTEM, kubectl
 from sandbox.node import Node
 from sandbox.segment import ip
-from tests.system.cluster_rig import agent_of, api_server_away, eventually
+from tests.system.cluster_rig import agent_of, api_server_away, end_container, eventually
 from tests.system.gateway_cluster.asking import Asking, asking
 from tests.system.gateway_cluster.edge import (
     CLUSTER,
@@ -114,6 +114,17 @@ def test_an_agent_that_ends_is_not_missed(clients: list[Asking], how: signal.Sig
     time.sleep(2 * TAKEN_OVER_SECONDS)  # for a silence that must not come
     eventually(1, lambda: len(having(clients)), 30)
     assert [each.silence(began) < MOST_SILENT_SECONDS for each in clients] == [True, True]
+
+
+def test_a_node_whose_envoy_ends_is_followed_at_once(clients: list[Asking]) -> None:
+    (holder,) = having(clients)
+    (other,) = (node for node in NODES if node is not holder)
+    began = time.monotonic()
+    end_container(holder, f"{SYSTEM}_sidegate-proxy-", "proxy")
+    eventually(other.name, renewed_by, 30)
+    eventually(True, lambda: all(c.answered_after(began) < math.inf for c in clients), 60)
+    eventually([other], lambda: having(clients), 30)
+    assert max(each.silence(began) for each in clients) <= TAKEN_OVER_SECONDS
 
 
 def test_the_holder_stays_while_the_api_server_is_away(clients: list[Asking]) -> None:
