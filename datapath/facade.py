@@ -70,7 +70,8 @@ class Datapath:
         hairpin = routing.set_up()
         # The number of a cgroup's directory is the id that the kernel gives for a packet.
         kubelet = config.kubelet_cgroup.stat().st_ino if config.kubelet_cgroup else 0
-        self._maps["config"].set(bytes(4), struct.pack("<IIQ", hairpin, 0, kubelet))
+        proxy = next(iter(config.proxy_ports.values()), 0)
+        self._maps["config"].set(bytes(4), struct.pack("<IIQ", hairpin, proxy, kubelet))
         for prefix in _WORLD:
             if prefix not in self._ipcache:
                 self.upsert_ipcache(prefix, IDENTITY_WORLD)

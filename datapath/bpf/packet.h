@@ -22,6 +22,7 @@ struct packet {
 #define TCP_FIN 0x01
 #define TCP_SYN 0x02
 #define TCP_RST 0x04
+#define TCP_PSH 0x08
 #define TCP_ACK 0x10
 
 static __always_inline void v4_mapped(struct addr *to, __be32 v4)

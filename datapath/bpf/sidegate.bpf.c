@@ -129,13 +129,20 @@ static __always_inline struct mesh_view *view_of(const struct packet *p, const s
     return find_view(&at, ep->id);
 }
 
-/* Its Service has no routes any more, but it lives on where it began; Envoy judges what it carries.
- */
-static __always_inline bool lives_on(struct __sk_buff *skb, struct packet *p)
+/* A connection whose reason to be Envoy's went lives on where it began. But of a Service that has
+ * no routes any more only what is under way comes to its end: what the pod sends is answered with a
+ * reset, so that it dials anew. */
+static __always_inline bool lives_on(struct __sk_buff *skb, struct packet *p, const struct conn *c)
 {
-    struct conn *c = find_forward(p, EGRESS);
+    struct config *cfg = find_config();
+    struct bpf_sock *sk;
 
-    return c && (c->flags & CT_MESH) && !is_first_syn(p) && to_proxy_socket(skb, p) == 0;
+    if (!c || is_first_syn(p))
+        return false;
+    if (!(c->flags & CT_MESH) || !(p->tcp_flags & TCP_PSH))
+        return to_proxy_socket(skb, p) == 0;
+    sk = cfg ? proxy_listener(skb, p, cfg->proxy_port) : NULL;
+    return sk && assign(skb, sk) == 0;
 }
 
 /* TCX_PASS: it has Envoy's socket. */
@@ -164,8 +171,12 @@ static __always_inline int judge_sent(struct __sk_buff *skb, const struct endpoi
     if (view) /* who the backend is, and so what policy says, is known in Envoy */
         return redirect(skb, p, r, view->proxy_port, EGRESS, dst.identity, CT_MESH);
     out = judge(ep->id, EGRESS, dst.identity, p);
-    if (out.action == ACTION_DENY)
-        return lives_on(skb, p) ? TCX_PASS : deny(p, r, &out);
+    if (out.action == ACTION_DENY) {
+        c = find_forward(p, EGRESS);
+        if (c && (c->flags & CT_MESH) && lives_on(skb, p, c))
+            return TCX_PASS;
+        return deny(p, r, &out);
+    }
     if (out.sidecar && !is_of_proxy(skb, p, ep->id, find_forward(p, EGRESS)))
         return drop(p, r, DROP_NOT_SIDECAR);
     if (dst.endpoint_id)
@@ -187,8 +198,7 @@ static __always_inline int judge_sent(struct __sk_buff *skb, const struct endpoi
         return redirect(skb, p, r, port, EGRESS, dst.identity, 0);
     }
     c = find_forward(p, EGRESS);
-    /* Its last L7 rule went, but it lives on where it began. */
-    if (c && (c->flags & CT_PROXIED) && !is_first_syn(p) && to_proxy_socket(skb, p) == 0)
+    if (c && (c->flags & CT_PROXIED) && lives_on(skb, p, c))
         return TCX_PASS;
     return forward(p, r, &out, c, dst.identity);
 }

@@ -111,7 +111,7 @@ struct enforcer_key {
 /* config[0] */
 struct config {
     __u32 hairpin_ifindex;
-    __u32 pad;
+    __u32 proxy_port;     /* host order; a listener of Envoy's that is always there */
     __u64 kubelet_cgroup; /* id of the cgroup; 0: not known, nobody is the kubelet */
 };
 

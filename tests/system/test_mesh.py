@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import shutil
@@ -57,6 +58,14 @@ def eventually(true: Any, seconds: float = 15) -> None:
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def stock_route() -> str:
+    """The first one of all clients for stock."""
+    route = (RESOURCES / "routes.yaml").read_text().partition("---")[0]
+    for there, here in (("name: orders,", "name: stock,"), ("orders-paths", "stock"), ("/v1", "/")):
+        route = route.replace(there, here)
+    return route
 
 
 def dropped(sandbox: Sandbox, reason: str) -> int:
@@ -210,12 +219,41 @@ def test_a_port_that_somebody_else_of_the_node_has_is_left_to_them(sandbox: Sand
     before = refused()
     ports = json.loads((sandbox.node.run_dir / "state" / "mesh.json").read_text())["ports"]
     file = sandbox.resources / "more.yaml"
-    route = (RESOURCES / "routes.yaml").read_text().partition("---")[0]
     with inside(sandbox.node.netns):
         other = socket.create_server(("127.0.0.1", max(ports.values()) + 1))
     with other:
-        file.write_text(route.replace("name: orders,", "name: stock,").replace("-paths", "-more"))
+        file.write_text(stock_route())
         eventually(lambda: answer(sandbox, "client", STOCK + "/v1")[0] == 200)
         assert refused() > before
     file.unlink()
     eventually(lambda: answer(sandbox, "client", STOCK + "/v1")[0] == 0)
+
+
+@pytest.mark.parametrize("enforced", [False, True])
+def test_connections_of_before_are_reset_when_the_last_route_has_gone(
+    judged: Sandbox, enforced: bool
+) -> None:
+    """What they have asked is answered; who asks more on them dials anew."""
+    file = judged.resources / "more.yaml"
+    file.write_text(stock_route())
+    eventually(lambda: answer(judged, "client", STOCK + "/v1")[0] == 200)
+    with inside(judged.node.pod_netns("default", "client")):
+        idle, busy = (http.client.HTTPConnection("10.96.7.2", timeout=5) for _ in range(2))
+        for each in (idle, busy):
+            each.request("GET", "/v1")
+            assert each.getresponse().read()
+        busy.request("GET", "/stream?seconds=2")
+    streamed = busy.getresponse()
+    file.unlink()
+    eventually(lambda: answer(judged, "client", STOCK + "/v1")[0] == 0)
+    if enforced:
+        judged.apply(policy("client", "client", egress=[http_rule("to", "orders")]))
+    with pytest.raises(ConnectionResetError):
+        ask_again(idle)
+    assert len(streamed.read().splitlines()) > 10
+    busy.close()
+
+
+def ask_again(connection: http.client.HTTPConnection) -> None:
+    connection.request("GET", "/v1")
+    connection.getresponse()
