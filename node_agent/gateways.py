@@ -99,7 +99,8 @@ class Gateways:
 
     def status(self) -> list[dict[str, Any]]:
         """As :func:`overview.statuses`."""
-        return overview.statuses(self.objects.translator.statuses(), self.problems)
+        problems = self.problems | (self._mesh.problems if self._mesh else {})
+        return overview.statuses(self.objects.translator.statuses(), problems)
 
     def routes(self) -> list[dict[str, Any]]:
         """As :func:`overview.routes`."""

@@ -17,7 +17,7 @@ import structlog
 from datapath.mesh_map import ANY_SPACE, MeshMap, ViewKey, ViewValue
 from datapath.namespaces import own_cookie
 from datapath.service_model import Frontend
-from gateway_translator.ir import MeshFrontend
+from gateway_translator.ir import MeshFrontend, ObjectRef
 from node_agent.endpoints import EndpointRecord
 from node_agent.state import read_json, write_json
 from policy_engine.model import Protocol
@@ -39,7 +39,8 @@ class _View(NamedTuple):
 
 
 class Mesh:
-    """``file`` keeps ports and numbers of namespaces: what the kernel has is by them.
+    """``file`` keeps ports and numbers of namespaces: what the kernel has is by them. ``problems``
+    are of Services.
 
     ``accepted``: whether Envoy took a resource, by type URL and name. ``translate_packets``:
     Services are translated by packet at the endpoint's interface from now on; None: nobody
@@ -56,6 +57,7 @@ class Mesh:
         saved = read_json(file) or {}
         self.ports = ProxyPorts(saved.get("ports"))
         self._spaces: dict[str, int] = dict(saved.get("spaces") or {})
+        self.problems: dict[ObjectRef, str] = {}
         self._file, self._saved = file, (0, len(self._spaces))
         self._kernel, self._accepted = kernel, accepted
         self._translate_packets = translate_packets
@@ -92,8 +94,8 @@ class Mesh:
                 self._withdraw(name, key)
             if frontend:
                 self._frontends[name], self._views[name] = frontend, now
-            else:
-                self._frontends.pop(name, None)
+            elif before := self._frontends.pop(name, None):
+                self.problems.pop(before.service, None)
             for key, view in now.items():
                 self._owners[key] = name
                 self._announce(key, view)
@@ -174,10 +176,19 @@ class Mesh:
             self._kernel.delete_view(key)
 
     def _write(self, key: ViewKey, view: _View) -> None:
+        service = self._frontends[self._owners[key]].service
+        problem = ""
         try:
             self._kernel.set_view(key, view.value)
         except OSError as error:
-            log.error("routes of a Service do not hold", at=str(key.frontend), error=str(error))
+            problem = f"its routes do not hold: {error}; remove routes of Services"
+        if view.listener and not view.value.proxy_port:
+            problem = "closed: no port is left for its listener; remove routes of Services"
+        if problem:
+            log.error("Service with routes", service=str(service), error=problem)
+            self.problems[service] = problem
+        else:
+            self.problems.pop(service, None)
 
     def _attach(self, record: EndpointRecord) -> None:
         if self._translate_packets:

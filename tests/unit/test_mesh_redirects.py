@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
+from datapath.libbpf import BpfError
 from datapath.mesh_map import ANY_SPACE, MeshMap, ViewKey, ViewValue
 from datapath.service_model import Frontend
 from gateway_translator.ir import HttpHandler, MeshFrontend, MeshView, ObjectRef
@@ -158,6 +160,31 @@ def test_a_successor_leaves_what_is_right_and_takes_away_what_is_not(node: Node)
     node.restart()
     node.mesh.step()
     assert node.views() == {}
+
+
+def test_what_cannot_be_is_said_of_the_service(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = [node.mesh.ports.of(str(number)) for number in range(len(PORTS))]
+    assert len(set(taken)) == len(PORTS)
+    monkeypatch.setattr(mesh, "PATIENCE_SECONDS", 0)
+    node.mesh.take({BOTH.name: BOTH})
+    node.mesh.step()
+    assert node.views()[ViewKey(AT)] == ViewValue(0)
+    assert node.mesh.problems == {
+        BOTH.service: "closed: no port is left for its listener; remove routes of Services"
+    }
+    node.mesh.take({BOTH.name: None})
+    assert node.mesh.problems == {}
+
+
+def test_a_map_that_is_full(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: bytes, __: bytes) -> None:
+        raise BpfError(errno.ENOSPC, "map mesh_views: full")
+
+    monkeypatch.setattr(node.maps[0], "set", full)
+    node.accepted |= {PRODUCED, CONSUMED}
+    node.mesh.take({BOTH.name: BOTH})
+    node.mesh.step()
+    assert "map mesh_views: full" in node.mesh.problems[BOTH.service]
 
 
 def test_ports_are_given_once_and_not_again_at_once() -> None:
