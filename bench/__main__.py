@@ -16,7 +16,7 @@ from rich.table import Table
 
 from bench import cases, cluster, cni, services
 from bench.figures import Figure, write
-from bench.gateway import changes
+from bench.gateway import by_hand, changes, endpoints, routes
 from bench.mesh import change, rig, sidecar, streams, traffic
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
@@ -30,6 +30,10 @@ ALL: dict[str, Callable[[], Sequence[Figure]]] = {
     "services": services.connections,
     "cni": cni.add,
     "gateway-changes": changes.failures,
+    "gateway-routes-1000": routes.thousand,
+    "gateway-routes-3000": routes.three_thousand,
+    "gateway-endpoints": endpoints.changes,
+    "gateway-throughput": by_hand.throughput,
     "mesh-streams": streams.fan_out,
 }
 # These share one mesh, which takes longer to come up than most of them.

@@ -17,6 +17,7 @@ from pathlib import Path
 _ROOT = Path(__file__).parent.parent
 _GO = Path(__file__).parent / "go_modules"
 _KUBERNETES = "v1.36.1"  # kubectl parses it, and so do we: it must be what go.mod says
+_ENVOY_GATEWAY = "github.com/envoyproxy/gateway"
 _ISTIO = "1.31.0"  # what the pinned commit is on the way to; istioctl and istiod report it
 
 
@@ -78,6 +79,12 @@ MODULES = {
         files=tuple(
             ("istio.io/istio", f"tests/testdata/certs/dns/{name}")
             for name in ("cert-chain.pem", "key.pem")
+        ),
+    ),
+    "envoy-gateway": GoModule(  # a peer of benchmarks
+        _GO / "envoy-gateway",
+        files=(
+            ("github.com/envoyproxy/gateway", "charts/gateway-helm/charts/crds/crds/generated"),
         ),
     ),
     "streaming": GoModule(_GO / "streaming", "."),

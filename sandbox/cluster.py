@@ -48,6 +48,7 @@ _BESIDES = {
     "istio": "eight minutes",
     "istio-echo": "two minutes",
     "gateway-conformance": "four minutes",
+    "envoy-gateway": "six minutes",
 }
 
 

@@ -9,7 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,32 +63,37 @@ def churn(sandbox: Sandbox, seconds: float) -> Churned:
         command += [sys.executable, "-m", "tests.peers.gateway_load", str(seconds)]
         command += [sandbox.node.addresses[0], str(_HTTP), str(_HTTPS)]
         clients = subprocess.Popen([*command, trusted.name], stdout=subprocess.PIPE, text=True)
-        begin, made = time.monotonic(), 0
-        for changed in _changes(ca, pods):
-            if clients.poll() is not None:
-                break
-            for each in changed:
-                sandbox.apply(each)
-            made += 1
-            time.sleep(max(0.0, begin + made / RATE - time.monotonic()))
+        begin, kinds = time.monotonic(), _changes(ca, pods)
+        with ThreadPoolExecutor(len(kinds)) as makers:
+            made = makers.map(lambda kind: _make(sandbox, kind, RATE / len(kinds), clients), kinds)
         took = time.monotonic() - begin
         said = json.loads(clients.communicate()[0])
-    return Churned(said, made, took)
+    return Churned(said, sum(made), took)
 
 
-def _changes(ca: trustme.CA, pods: list[str]) -> Iterator[list[Manifest]]:
-    """Each is another form of what is asked for, or of what is beside it."""
-    for number in itertools.count():
-        kind, turn = number % 4, number // 4
-        if kind == 0:
-            yield [_route(turn)]
-        elif kind == 1:
-            # All of the pods serve, whichever are told.
-            yield [_slice("both", [pods, pods[:1], pods[1:]][turn % 3])]
-        elif kind == 2:
-            yield [_secret(ca)]
-        else:
-            yield [_beside(turn)]
+def _make(
+    sandbox: Sandbox, changes: Iterable[Manifest], rate: float, clients: subprocess.Popen[str]
+) -> int:
+    """So many a second as long as the clients ask; how many they were. One after another: each is
+    answered when it is in force, so several kinds are made beside each other."""
+    begin = time.monotonic()
+    for made, changed in enumerate(changes):
+        time.sleep(max(0.0, begin + made / rate - time.monotonic()))
+        if clients.poll() is not None:
+            return made
+        sandbox.apply(changed)
+    raise AssertionError("there is always another form")
+
+
+def _changes(ca: trustme.CA, pods: list[str]) -> list[Iterator[Manifest]]:
+    """By kind: each is another form of what is asked for, or of what is beside it."""
+    told = itertools.cycle([pods, pods[:1], pods[1:]])  # all of them serve, whichever are told
+    return [
+        map(_route, itertools.count()),
+        (_slice("both", some) for some in told),
+        (_secret(ca) for _ in itertools.count()),
+        map(_beside, itertools.count()),
+    ]
 
 
 def _await_ready(sandbox: Sandbox) -> None:
