@@ -29,6 +29,7 @@ class ServicePeers:
         self._services: dict[Name, Manifest] = {}
         self._slices: dict[Name, dict[str, Manifest]] = {}
         self._service_of: dict[Name, Name] = {}  # by slice
+        self._addresses: dict[Name, frozenset[Prefix]] = {}  # by slice, once they were asked for
 
     def take(self, change: Change) -> set[int]:
         """A change of one of KINDS; the endpoints that it concerns."""
@@ -42,6 +43,7 @@ class ServicePeers:
             self._services[name] = manifest
             return self._tell(name)
         concerned = set()
+        self._addresses.pop(name, None)
         if (before := self._service_of.pop(name, None)) is not None:
             del self._slices[before][key.name]
             if not self._slices[before]:
@@ -63,13 +65,19 @@ class ServicePeers:
         selector = _selector(manifest)
         backends: set[Prefix] = set()
         if not selector:
-            for each in self._slices.get(name, {}).values():
-                backends |= _addresses(each)
+            for each, found in self._slices.get(name, {}).items():
+                backends |= self._addresses_of((name[0], each), found)
         try:
             return self._repository.upsert_service(*name, labels, selector, frozenset(backends))
         except IdentitiesExhausted as error:
             log.error("backends of a Service are no peers yet", service=name, error=str(error))
             return set()
+
+    def _addresses_of(self, name: Name, endpoint_slice: Manifest) -> frozenset[Prefix]:
+        """Read once: of a Service's slices one changes at a time."""
+        if name not in self._addresses:
+            self._addresses[name] = frozenset(_addresses(endpoint_slice))
+        return self._addresses[name]
 
 
 def _selector(service: Manifest) -> dict[str, str]:
