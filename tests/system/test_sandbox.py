@@ -237,8 +237,10 @@ def test_leftovers_of_a_killed_run_are_cleaned_by_the_next() -> None:
     first._process.wait()
     assert first.node.exists()
     second = Sandbox(RESOURCES, name)
+    deadline = time.monotonic() + 10  # pods have begun; the server may not listen yet
     try:
-        assert second.status("client", "http://server:8080/") == 200
+        while (status := second.status("client", "http://server:8080/")) != 200:
+            assert time.monotonic() < deadline, status
     finally:
         second.close()
     assert not second.node.exists()
