@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import secrets
@@ -34,6 +35,8 @@ unset SG_CGROUP SG_HOSTNAME SG_BINDS SG_USER SG_GROUP
 [ "$user" = 0 ] && exec setpriv --regid="$group" --clear-groups -- "$@"
 exec setpriv --reuid="$user" --regid="$group" --clear-groups --inh-caps=-all -- "$@"
 """
+
+_SET_UP_LOOKS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,19 @@ def start(
             env=environment,
             cwd="/",
         )  # fmt: skip
+
+
+async def set_up(pid: int) -> None:
+    """Until what was started there has its mounts and is the container's own, or has ended: who
+    enters it before sees half of its files."""
+    for _ in range(_SET_UP_LOOKS):
+        try:
+            running = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            return
+        if b"SG_BINDS" not in running:  # of _ENTER
+            return
+        await asyncio.sleep(0.01)
 
 
 def end_rest(place: Place, pod: PodSpec, container_id: str) -> None:

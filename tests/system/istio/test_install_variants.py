@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
 import shutil
+import subprocess
 from collections.abc import Iterator
 
 import pytest
