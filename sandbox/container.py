@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import secrets
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +87,7 @@ def start(
         )  # fmt: skip
 
 
-async def set_up(pid: int) -> None:
+def await_set_up(pid: int) -> None:
     """Until what was started there has its mounts and is the container's own, or has ended: who
     enters it before sees half of its files."""
     for _ in range(_SET_UP_LOOKS):
@@ -97,7 +97,7 @@ async def set_up(pid: int) -> None:
             return
         if b"SG_BINDS" not in running:  # of _ENTER
             return
-        await asyncio.sleep(0.01)
+        time.sleep(0.01)
 
 
 def end_rest(place: Place, pod: PodSpec, container_id: str) -> None:

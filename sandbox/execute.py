@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from sandbox.container import enter
+from sandbox.container import await_set_up, enter
 from sandbox.node import Node
 
 
@@ -24,7 +24,9 @@ def command_in(node: Node, pod: str, command: Sequence[str]) -> list[str]:
     except FileNotFoundError:
         known = sorted(p.parent.name.replace("_", "/") for p in path.parent.parent.glob("*/*.json"))
         raise NoSuchPod(f"no pod {pod!r} runs here; there are: {', '.join(known)}") from None
-    return enter(next(iter(state["pids"].values())), command, state["env"])
+    pid = next(iter(state["pids"].values()))
+    await_set_up(pid)
+    return enter(pid, command, state["env"])
 
 
 def execute(node_name: str, pod: str, command: Sequence[str]) -> int:

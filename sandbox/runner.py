@@ -194,7 +194,6 @@ class PodRunner:
             state.id = container.new_id()
             process = container.start(pod.place, pod.spec, each, state.id)
             state.pid, state.started, state.exit_code = process.pid, time.time(), None
-            await container.set_up(process.pid)
             if each.post_start:
                 await _within(pod, each, each.post_start)
             if "startup" not in each.probes:
