@@ -18,8 +18,7 @@ from rich.table import Table
 
 from sandbox.node import Node
 from sandbox.processes import stop_asked
-from sandbox.progress import progress
-from sandbox.run import sandbox
+from sandbox.progress import marked, started
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "gateway"
 _READY_SECONDS = 15.0
@@ -35,19 +34,12 @@ _NEXT = """[bold]What to try next[/bold], from another terminal:
 async def run(console: Console, node: Node, *, once: bool) -> int:
     """The exit code. Raises SandboxError."""
     stopped = stop_asked()
-    with progress(console, "Starting the node, its agent and Envoy"):
-        running = sandbox(EXAMPLE, node)
-        kubelet, api = await running.__aenter__()
-    try:
-        for (namespace, name), why in kubelet.failed.items():
-            console.print(f"[red]{namespace}/{name} did not start:[/red] {why}")
+    async with started(console, EXAMPLE, node) as (kubelet, api):
         failed = await _probe(console, node, api)
         if not once and not stopped.is_set():
             named = {"netns": node.router_netns, "address": node.addresses[0], "example": EXAMPLE}
             console.print(_NEXT.format(**named))
             await stopped.wait()
-    finally:
-        await running.__aexit__(None, None, None)
     return 1 if failed or kubelet.failed else 0
 
 
@@ -66,11 +58,9 @@ async def _probe(console: Console, node: Node, api: httpx.AsyncClient) -> int:
             if time.monotonic() > deadline:
                 break
             await asyncio.sleep(0.1)
-        ok = seen == probe["expect"]
-        failed += not ok
-        colour = "green" if ok else "bold red"
+        failed += seen != probe["expect"]
         way = await _way(api, probe["url"])
-        seen = f"[{colour}]{seen}{'' if ok else ' ✘'}[/{colour}]"
+        seen = marked(seen, probe["expect"])
         table.add_row(probe["url"], probe["expect"], seen, way["rule"], way["result"])
     console.print(table)
     console.print(f"{len(probes) - failed} of {len(probes)} as expected")

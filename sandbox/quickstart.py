@@ -19,8 +19,8 @@ from sandbox.control_plane import ControlPlaneError
 from sandbox.kubelet import Kubelet
 from sandbox.node import Node
 from sandbox.processes import stop_asked
-from sandbox.progress import progress
-from sandbox.run import SandboxError, sandbox
+from sandbox.progress import marked, progress, started
+from sandbox.run import SandboxError
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "quickstart"
 _WIDE = 130  # columns that the whole table needs
@@ -71,20 +71,13 @@ def main() -> int:
 
 async def _run(console: Console, node: Node, *, once: bool, chained: str) -> int:
     stopped = stop_asked()
-    with progress(console, "Starting the node, its agent and Envoy"):
-        running = sandbox(EXAMPLE, node, chained)
-        kubelet, _ = await running.__aenter__()
-    try:
-        for (namespace, name), why in kubelet.failed.items():
-            console.print(f"[red]{namespace}/{name} did not start:[/red] {why}")
+    async with started(console, EXAMPLE, node, chained) as (kubelet, _):
         with progress(console, "Waiting for the Kafka broker"):
             await _broker_ready(node, kubelet)
         failed = await asyncio.to_thread(_probe, console, node)
         if not once and not stopped.is_set():
             console.print(_NEXT.format(example=EXAMPLE))
             await _show_flows(console, node, stopped)
-    finally:
-        await running.__aexit__(None, None, None)
     return 1 if failed or kubelet.failed else 0
 
 
@@ -110,10 +103,8 @@ def _probe(console: Console, node: Node) -> int:
             since = time.time_ns()
             seen = probes.run(node, probe)
             layer, rule = probes.decided(api, probe, since)
-            ok = seen == probe.expect
-            failed += not ok
-            colour = "green" if ok else "bold red"
-            seen = f"[{colour}]{seen}{'' if ok else ' ✘'}[/{colour}]"
+            failed += seen != probe.expect
+            seen = marked(seen, probe.expect)
             if wide:
                 table.add_row(probe.who, probe.what, probe.expect, seen, layer, rule)
             else:

@@ -57,6 +57,11 @@ class Sandbox:
     def delete(self, *objects: dict[str, Any]) -> None:
         assert self.api.post("/v1/delete", json={"objects": list(objects)}).status_code == 200
 
+    def delete_policies(self) -> None:
+        """All CiliumNetworkPolicies that there are."""
+        found = self.api.get("/v1/resources", params={"kind": "CiliumNetworkPolicy"}).json()
+        self.delete(*(each["manifest"] for each in found["items"]))
+
     def run(self, pod: str, *command: str, timeout: float = 20) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             command_in(self.node, pod, command),

@@ -42,8 +42,7 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
 def judged(sandbox: Sandbox) -> Iterator[Sandbox]:
     """Without policies before and after."""
     yield sandbox
-    found = sandbox.api.get("/v1/resources", params={"kind": "CiliumNetworkPolicy"}).json()
-    sandbox.delete(*(each["manifest"] for each in found["items"]))
+    sandbox.delete_policies()
 
 
 def answer(sandbox: Sandbox, pod: str, url: str, *options: str) -> tuple[int, Any]:
