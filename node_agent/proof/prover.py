@@ -65,9 +65,9 @@ class Prover:
                     proof = nothing(f"its configuration cannot be understood: {error!r}")
                 if proof is not None:
                     moved = now()
-                if proof is not None and proof != self.proofs.get(endpoint_id):
-                    self.proofs[endpoint_id] = proof
-                    self._tell(endpoint_id)
+                    if proof != self.proofs.get(endpoint_id):
+                        self.proofs[endpoint_id] = proof
+                        self._tell(endpoint_id)
                 calm = now() - moved > BURST_SECONDS
                 await asyncio.sleep(CALM_PERIOD_SECONDS if calm else PERIOD_SECONDS)
         finally:
